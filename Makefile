@@ -1,0 +1,46 @@
+# What a machine lacks is installed: system packages by apt, Python packages into .venv.
+PYTHON ?= $(shell command -v python3.13 || command -v python3.12 || command -v python3.11 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+PACKAGES := git openssh-client nginx-light libnginx-mod-http-lua lua-resty-core bubblewrap python3-venv ruby ruby-bundler ruby-webrick ruby-rack nodejs npm
+TEST_PACKAGES := openssh-server
+ROOMS := receiver hooks containers buildpacks proxy
+
+.PHONY: demo test check lint bench clean
+
+demo: $(VENV)/installed .packages
+	$(BIN)/starphleet demo
+
+test: $(VENV)/developed .packages .test-packages
+	$(BIN)/pytest -n 2
+
+check: lint test
+
+lint: $(VENV)/developed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(VENV)/developed .packages .test-packages
+	$(BIN)/python -m tests.bench
+
+$(VENV)/bin/python:
+	overlay/usr/share/starphleet/packages python3-venv
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/installed: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable .
+	touch $@
+
+$(VENV)/developed: $(VENV)/installed
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+.PHONY: .packages .test-packages
+.packages:
+	@overlay/usr/share/starphleet/packages $(PACKAGES)
+.test-packages:
+	@overlay/usr/share/starphleet/packages $(TEST_PACKAGES)
+
+clean:
+	rm -rf $(VENV) build *.egg-info

@@ -1,0 +1,1 @@
+"""How source becomes something that runs: the provided packs and the Heroku buildpack protocol."""

@@ -1,0 +1,190 @@
+"""The Heroku buildpack protocol: detect, compile, release, in a place that is given."""
+
+from __future__ import annotations
+
+import re
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
+
+import yaml
+from attrs import frozen
+
+from buildpacks.output import Head, Tail, plain
+from buildpacks.packs import BuildError, Built, Pack
+
+STACK = "heroku-22"
+"""Told to packs that choose binaries by it: the newest stack whose glibc Debian 12 can serve."""
+
+RELEASE_BYTES = 16384
+DETECT_BYTES = 4096
+VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+PROCESS = re.compile(r"[A-Za-z0-9_-]+")
+
+# What a pack says on stderr is for people, not part of the protocol's answer.
+QUIETLY = ("/bin/sh", "-c", 'exec "$0" "$@" 2>/dev/null')
+
+Output = Callable[[bytes], None]
+
+
+@frozen
+class Outcome:
+    """How a command ended. `status` is `None` when no status is known (killed by a signal or a
+    limit); `reason` says in words why it was ended, else it is empty."""
+
+    status: int | None
+    reason: str = ""
+
+    @property
+    def ok(self) -> bool:
+        return self.status == 0 and not self.reason
+
+    def __str__(self) -> str:
+        return self.reason or ("killed" if self.status is None else f"exit {self.status}")
+
+
+class Site(Protocol):
+    """A place to build in. The paths are as a command that runs there sees them.
+
+    `app` is BUILD, `cache` CACHE (kept per service, between builds), `env_dir` ENV_DIR.
+    """
+
+    @property
+    def app(self) -> str: ...
+    @property
+    def cache(self) -> str: ...
+    @property
+    def env_dir(self) -> str: ...
+
+    def pack(self, pack: Pack) -> str:
+        """Where a command there sees `pack.directory` (`pack.mount` is what must be mounted)."""
+        ...
+
+    async def run(self, argv: Sequence[str], env: Mapping[str, str], output: Output) -> Outcome:
+        """Run a command to its end, cwd the app; stdout and stderr go to `output`."""
+        ...
+
+
+async def build(
+    site: Site,
+    packs: Sequence[Pack],
+    *,
+    chosen: Pack | None = None,
+    env: Mapping[str, str],
+    say: Callable[[str], None],
+    output: Output,
+) -> Built:
+    """Detect in order (`chosen` is used even if its detect fails), compile, release.
+
+    `say` takes lines, `output` the compile step's raw output as it comes. `env` is the environment
+    of all three; `STACK` and `REQUEST_ID` are added where missing. Raises `BuildError`.
+    """
+    env = {"STACK": STACK, "REQUEST_ID": str(uuid.uuid4()), **env}
+    choose = _insist(site, chosen, env) if chosen else _detect(site, packs, env, say)
+    pack, detected = await choose
+    say(f"-----> {detected} app detected")
+    await _compile(site, pack, env, output)
+    config_vars, process_types = await _release(site, pack, env)
+    return Built(pack.name, detected, config_vars, process_types)
+
+
+async def _insist(site: Site, pack: Pack, env: Mapping[str, str]) -> tuple[Pack, str]:
+    return pack, await _ask(site, pack, env) or pack.name
+
+
+async def _detect(
+    site: Site, packs: Sequence[Pack], env: Mapping[str, str], say: Callable[[str], None]
+) -> tuple[Pack, str]:
+    say(f"-----> Asking the buildpacks in order: {', '.join(pack.name for pack in packs)}")
+    for pack in packs:
+        name = await _ask(site, pack, env)
+        if name is not None:
+            return pack, name or pack.name
+    raise BuildError(no_match(packs))
+
+
+def no_match(packs: Sequence[Pack]) -> str:
+    """The sentence for an app that no pack takes."""
+    looked = "; ".join(f"{pack.looks_for or '?'} ({pack.name})" for pack in packs)
+    return (
+        f"no buildpack matches: looked for {looked}. "
+        "Add a Procfile that says what to run (web: COMMAND), or set BUILDPACK_URL"
+    )
+
+
+async def _ask(site: Site, pack: Pack, env: Mapping[str, str]) -> str | None:
+    """The name that the pack's detect prints ('' if it prints none), `None` if it says no."""
+    head = Head(DETECT_BYTES)
+    argv = [*QUIETLY, f"{site.pack(pack)}/bin/detect", site.app]
+    outcome = await site.run(argv, env, head.feed)
+    if outcome.reason or outcome.status is None:
+        raise BuildError(f"{pack.name}: bin/detect failed ({outcome})")
+    if not outcome.ok:
+        return None
+    lines = [text for line in head.data.splitlines() if (text := plain(line).strip())]
+    return lines[-1] if lines else ""
+
+
+async def _compile(site: Site, pack: Pack, env: Mapping[str, str], output: Output) -> None:
+    tail = Tail()
+
+    def both(chunk: bytes) -> None:
+        tail.feed(chunk)
+        output(chunk)
+
+    argv = [f"{site.pack(pack)}/bin/compile", site.app, site.cache, site.env_dir]
+    outcome = await site.run(argv, env, both)
+    if outcome.ok:
+        return
+    complaint = "" if outcome.reason else tail.complaint()
+    raise BuildError(f"{pack.name}: {complaint or f'bin/compile failed ({outcome})'}", tail.lines())
+
+
+async def _release(
+    site: Site, pack: Pack, env: Mapping[str, str]
+) -> tuple[dict[str, str], dict[str, str]]:
+    if not (pack.directory / "bin" / "release").exists():
+        return {}, {}
+    head = Head(RELEASE_BYTES + 1)
+    outcome = await site.run([*QUIETLY, f"{site.pack(pack)}/bin/release", site.app], env, head.feed)
+    if not outcome.ok:
+        raise BuildError(f"{pack.name}: bin/release failed ({outcome})")
+    if len(head.data) > RELEASE_BYTES:
+        raise BuildError(f"{pack.name}: bin/release prints more than {RELEASE_BYTES} bytes")
+    try:
+        return parse_release(head.data.decode("utf-8", "replace"))
+    except ValueError as error:
+        raise BuildError(f"{pack.name}: bin/release: {error}") from error
+
+
+def parse_release(text: str) -> tuple[dict[str, str], dict[str, str]]:
+    """`config_vars` and `default_process_types` of a release's YAML; ValueError says what is wrong.
+
+    Every scalar is text as written (`PORT: 080` is "080"), other keys (`addons`) are ignored.
+    """
+    try:
+        release = yaml.load(text, Loader=yaml.BaseLoader)  # noqa: S506 - makes text, nothing else
+    except (yaml.YAMLError, RecursionError) as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f", line {mark.line + 1}" if mark else ""
+        raise ValueError(f"not YAML{where}") from error
+    if release in (None, ""):
+        return {}, {}
+    if not isinstance(release, dict):
+        raise ValueError("its YAML is not a mapping")
+    return (
+        _mapping(release, "config_vars", VARIABLE),
+        _mapping(release, "default_process_types", PROCESS),
+    )
+
+
+def _mapping(release: Mapping[object, object], key: str, names: re.Pattern[str]) -> dict[str, str]:
+    mapping = release.get(key) or {}
+    if not isinstance(mapping, dict):
+        raise ValueError(f"{key} is not a mapping")
+    for name, value in mapping.items():
+        if not (isinstance(name, str) and names.fullmatch(name)):
+            raise ValueError(f"{key} has a bad name {str(name)[:60]!r}")
+        if not isinstance(value, str) or "\0" in value:
+            raise ValueError(f"{key}: {name} is not text")
+    return dict(mapping)

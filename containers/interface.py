@@ -1,0 +1,191 @@
+"""What a runtime gives: the one interface behind which `process`, LXC and others stand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Protocol
+
+from attrs import field, frozen
+
+Output = Callable[[bytes], None]
+"""Takes raw output of a command as it comes, in chunks that may end anywhere."""
+
+
+class ContainerError(Exception):
+    """A container could not be made, started or stopped; the text is one line for a person."""
+
+
+@frozen
+class Container:
+    """A place for one release: its name and the directory that holds everything of it.
+
+    `app` is where the pipeline lays the source, seen inside as `/app` where the runtime can.
+    """
+
+    name: str
+    directory: Path
+
+    @property
+    def app(self) -> Path:
+        return self.directory / "app"
+
+
+@frozen
+class Address:
+    """Where a container's service is to answer; given out by the runtime and by nobody else."""
+
+    host: str
+    port: int
+
+
+@frozen
+class Mount:
+    """A host directory that a command shall see at `at`, besides the container's own files."""
+
+    source: Path
+    at: str
+    writable: bool = False
+
+
+@frozen
+class Limits:
+    """Bounds on a command. Bytes, counts, seconds; `None` is unbounded."""
+
+    memory: int | None = None  # bytes of private memory
+    processes: int | None = None
+    files: int | None = None  # open files per process
+    seconds: float | None = None  # wall clock; only for `run`
+    output: int | None = None  # bytes of output; only for `run`
+
+
+@frozen
+class Exit:
+    """How a command ended: exactly one of `status` (0-255) and `signal` is set.
+
+    `reason` says in words when a limit ended it ("ran longer than 900 s"), else it is empty.
+    An adopted container's exit is known, its status may not be: then both are `None`.
+    """
+
+    status: int | None = None
+    signal: int | None = None
+    reason: str = ""
+
+    @property
+    def ok(self) -> bool:
+        return self.status == 0 and not self.reason
+
+
+class Runtime(Protocol):
+    """Every method may be called again after a crash at any point: each finds what is there.
+
+    `containerize` and `destroy` are idempotent. `stop` of what does not run does nothing.
+    All raise `ContainerError` with one line for a person.
+    """
+
+    name: str
+
+    async def containerize(self, name: str) -> Container:
+        """Make the container `name` from its base, or find it. `name` matches `[a-z0-9.-]{1,200}`
+        (no leading dot or dash)."""
+        ...
+
+    def find(self, name: str) -> Container | None:
+        """The container `name` if it exists whole (not a half-made one)."""
+        ...
+
+    def names(self) -> set[str]:
+        """Names of all containers that exist, half-made ones included."""
+        ...
+
+    def seen_at(self, container: Container, mount: Mount) -> str:
+        """The path under which a command in `container` sees `mount` (`mount.at` if sandboxed)."""
+        ...
+
+    def app_at(self, container: Container) -> str:
+        """The path under which a command in `container` sees its app directory."""
+        ...
+
+    def own(self, container: Container, also: Sequence[Path] = ()) -> None:
+        """Hand the container's files, and the directories `also`, to the user that runs in it.
+
+        Takes as long as there are files: call it in a thread.
+        """
+        ...
+
+    async def run(
+        self,
+        container: Container,
+        argv: Sequence[str],
+        *,
+        env: Mapping[str, str],
+        output: Output,
+        limits: Limits,
+        mounts: Sequence[Mount] = (),
+    ) -> Exit:
+        """Run one command to its end, cwd the app directory, stdout and stderr merged.
+
+        The environment is `env` and the runtime's own PATH, HOME, LANG, TMPDIR; nothing of the
+        ship's. A limit, or cancellation of the awaiting coroutine, kills everything it started.
+        """
+        ...
+
+    async def start(
+        self,
+        container: Container,
+        argv: Sequence[str],
+        *,
+        env: Mapping[str, str],
+        log: Path,
+        limits: Limits,
+        mounts: Sequence[Mount] = (),
+        address: Address | None = None,
+    ) -> Address:
+        """Start the service; it finds its port in `PORT`. `address` asks for the one it had.
+
+        stdout and stderr are appended to `log`. Outlives the ship: see `adopt`.
+        """
+        ...
+
+    def adopt(self, container: Container) -> Address | None:
+        """Take over a service that an earlier ship process started, if it still runs."""
+        ...
+
+    async def exited(self, container: Container) -> Exit:
+        """Wait until the started service's main command ends (at once if it does not run)."""
+        ...
+
+    def listening(self, container: Container) -> list[int]:
+        """TCP ports on which processes of this container listen, ascending."""
+        ...
+
+    async def stop(self, container: Container, *, grace: float) -> None:
+        """TERM to the service's processes, KILL to what is left after `grace` seconds."""
+        ...
+
+    async def destroy(self, container: Container) -> None:
+        """Stop at once and remove every trace of it."""
+        ...
+
+    async def sweep(self, keep: set[str]) -> None:
+        """At boot: remove all containers but those in `keep`, with every process of theirs.
+
+        Of those in `keep` the service lives on; what else an earlier ship process was running in
+        them is killed.
+        """
+        ...
+
+
+@frozen
+class Backoff:
+    """Seconds to wait before each restart in a row: doubling from `first` up to `most`.
+
+    A run that lasted `steady` seconds counts as good, and the row starts anew.
+    """
+
+    first: float = field(default=0.5)
+    most: float = field(default=60.0)
+    steady: float = field(default=60.0)
+
+    def delay(self, failures: int) -> float:
+        return min(self.most, self.first * 2.0 ** max(0, failures - 1))

@@ -1,0 +1,41 @@
+"""Autorestart: a service that ends by itself is started again, later and later."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from twisted.internet.task import deferLater
+
+from containers.interface import Backoff, Container, ContainerError, Exit, Runtime
+
+
+async def keep(
+    reactor: Any,
+    runtime: Runtime,
+    container: Container,
+    restart: Callable[[], Awaitable[object]],
+    *,
+    backoff: Backoff = Backoff(),
+    on_exit: Callable[[Exit, float], None],
+) -> None:
+    """Watch a started service for ever: cancel it before stopping the service on purpose.
+
+    At each end `on_exit(exit, delay)` is told how it ended and in how many seconds `restart` is
+    called, which is to start it again. A `ContainerError` of `restart` counts as an end like any
+    other, with the error as its `reason`; any other error is the caller's, and ends the watch.
+    """
+    failures, failed = 0, ""
+    while True:
+        since = reactor.seconds()
+        ended = await runtime.exited(container)
+        steady = reactor.seconds() - since >= backoff.steady
+        failures = 1 if steady else failures + 1
+        delay = backoff.delay(failures)
+        on_exit(Exit(reason=failed) if failed else ended, delay)
+        await deferLater(reactor, delay)
+        try:
+            await restart()
+            failed = ""
+        except ContainerError as error:
+            failed = str(error)

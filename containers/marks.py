@@ -1,0 +1,78 @@
+"""Whose a process is: a mark in the environment of the first process of every run.
+
+bubblewrap's own two processes carry it where the sandboxed command cannot reach it; without a
+sandbox every process does that has not thrown it away.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+import psutil
+from attrs import frozen
+
+from containers.proc import Process, Stat, environment, everything, family, in_our_pid_namespace
+
+CONTAINER, RUN = "STARPHLEET_CONTAINER", "STARPHLEET_RUN"
+NAMES = (CONTAINER, RUN)
+
+
+@frozen
+class Marked:
+    """A living process, the directory of its container, and the mark of its run."""
+
+    found: Stat
+    directory: Path
+    run: str
+
+
+def marked() -> list[Marked]:
+    """All marked processes on this host; reads `/proc`, a few milliseconds."""
+    result = []
+    for found in everything():
+        environ = environment(found.process.pid) if found.alive else {}
+        if CONTAINER in environ:
+            result.append(Marked(found, Path(environ[CONTAINER]), environ.get(RUN, "")))
+    return result
+
+
+def members(wanted: Callable[[Marked], bool]) -> list[Stat]:
+    """The processes that carry a wanted mark, and all of their sessions and descendants."""
+    chosen = [mark.found for mark in marked() if wanted(mark)]
+    if not chosen:
+        return []
+    ours = [found for found in chosen if in_our_pid_namespace(found.process.pid)]
+    everyone = {found.process.pid: found for found in family({found.session for found in ours})}
+    everyone.update((found.process.pid, found) for found in chosen)
+    return list(everyone.values())
+
+
+def members_of_run(run: str) -> list[Stat]:
+    return members(lambda mark: mark.run == run)
+
+
+def members_of_container(directory: Path) -> list[Stat]:
+    return members(lambda mark: mark.directory == directory)
+
+
+def leader_of_run(run: str) -> Process | None:
+    """The process that was spawned for this run, if it lives and can be seen."""
+    for mark in marked():
+        pid = mark.found.process.pid
+        # A sandboxed command may call itself what it likes: it is not in our namespace.
+        if mark.run == run and mark.found.session == pid and in_our_pid_namespace(pid):
+            return mark.found.process
+    return None
+
+
+def ports_of_container(directory: Path) -> list[int]:
+    """TCP ports on which the processes of this container listen, ascending."""
+    found: set[int] = set()
+    for member in members_of_container(directory):
+        with suppress(psutil.Error):
+            for connection in psutil.Process(member.process.pid).net_connections("tcp"):
+                if connection.status == psutil.CONN_LISTEN:
+                    found.add(connection.laddr.port)
+    return sorted(found)

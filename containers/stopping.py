@@ -1,0 +1,53 @@
+"""Ending processes: asked first, killed then, and waited for."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from typing import Any
+
+from twisted.internet.defer import Deferred
+
+from containers.interface import ContainerError
+from containers.marks import members_of_run
+from containers.proc import Process, Stat, open_processes
+from containers.watching import all_ended, in_thread, within
+
+UNKILLABLE = 10.0  # seconds after which a process that was killed counts as stuck
+
+
+async def ask(reactor: Any, run: str, leader: Process, grace: float, *, sandboxed: bool) -> None:
+    """TERM to the processes of a run, and wait until all have ended, at most `grace` seconds."""
+    found = await in_thread(reactor, members_of_run, run)
+    asked, init = found, []
+    if sandboxed:
+        # Not bubblewrap's two: one would end the wait for the others, one does not listen.
+        init = [one for one in found if one.parent == leader.pid]
+        asked = [one for one in found if one not in init and one.process != leader]
+    if not asked:
+        return
+    pidfds = open_processes(one.process for one in asked)
+    _send(pidfds, signal.SIGTERM)
+    # The init of a sandbox ends when the last of its processes has.
+    pidfds += open_processes(one.process for one in init)
+    await within(reactor, Deferred.fromCoroutine(all_ended(reactor, pidfds)), grace)
+
+
+async def kill_all(reactor: Any, find: Callable[[], list[Stat]]) -> None:
+    """KILL what `find` (called in a thread) finds, and wait for it, until it finds nothing.
+
+    Raises `ContainerError` for a process that does not end although it was killed.
+    """
+    while found := await in_thread(reactor, find):
+        pidfds = open_processes(one.process for one in found)
+        _send(pidfds, signal.SIGKILL)
+        gone = Deferred.fromCoroutine(all_ended(reactor, pidfds))
+        if not await within(reactor, gone, UNKILLABLE):
+            raise ContainerError(f"process {found[0].process.pid} was killed but does not end")
+
+
+def _send(pidfds: Iterable[int], number: signal.Signals) -> None:
+    for pidfd in pidfds:
+        with suppress(ProcessLookupError):
+            signal.pidfd_send_signal(pidfd, number)

@@ -1,0 +1,50 @@
+"""What a ship does before anything else: let everything serve again that the ledger says serves."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from twisted.internet.defer import Deferred, gatherResults
+from twisted.logger import Logger
+
+from hooks.ledger import Serving
+from hooks.settings import route
+from hooks.ship import Ship, backend
+
+_log = Logger()
+
+
+async def boot(ship: Ship) -> None:
+    """Routes first, then each service adopted or started beside the others, then tidying up.
+
+    A service that does not come back is logged and holds up nobody; its entry stays.
+    """
+    serving = await ship.ledger.serving()
+    refused = await ship.proxy.start(
+        {route(ship.settings, name): backend(one) for name, one in serving.items()}
+    )
+    for name, error in refused.items():
+        _log.error("{name} has no route: {error}", name=name, error=error)
+    await gatherResults([Deferred.fromCoroutine(_resume(ship, one)) for one in serving.values()])
+    await ship.runtime.sweep({one.container for one in serving.values()})
+    _tidy(ship, serving)
+
+
+async def _resume(ship: Ship, serving: Serving) -> None:
+    try:
+        resumed = await ship.resume(serving)
+        if resumed != serving:
+            await ship.publish(resumed)
+            await ship.ledger.keep(resumed)
+    except Exception:
+        _log.failure("{service} does not serve again", service=serving.service)
+
+
+def _tidy(ship: Ship, serving: Mapping[str, Serving]) -> None:
+    """Remove what a killed git and ended containers left; nothing runs yet that could mind."""
+    for path in ship.layout.repositories.glob("*.git"):
+        ship.repository(path.name.removesuffix(".git")).tidy()
+    kept = {one.container for one in serving.values()}
+    for log in ship.layout.logs.glob("*.log"):
+        if log.name.removesuffix(".log") not in kept:
+            log.unlink(missing_ok=True)

@@ -1,0 +1,100 @@
+"""The health check: asks a new container until it answers well, ends, or its time is over."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from attrs import define, frozen
+from twisted.internet.defer import Deferred, race
+from twisted.internet.protocol import Protocol
+from twisted.internet.task import deferLater
+from twisted.web.client import Agent
+from twisted.web.http_headers import Headers
+
+from containers.interface import Address, Exit
+
+PULSE = 0.1  # seconds between two questions
+PATIENCE = 30.0  # seconds for one answer
+
+
+@frozen
+class Answered:
+    """The status that passed, or the last that did not (`None`: there was no answer at all)."""
+
+    status: int | None
+    passed: bool
+
+
+def passes(status: int, path: str | None) -> bool:
+    """A check that somebody set needs a 200; without one anything below 500 will do."""
+    return status == 200 if path is not None else status < 500
+
+
+async def check(
+    reactor: Any, address: Address, path: str | None, seconds: float, ended: Deferred[Exit]
+) -> Answered | Exit:
+    """Ask `address` for `path` (`/` when nobody set one) until it passes, or `seconds` are over.
+
+    Answers the `Exit` when `ended` fires first. Only the status line is waited for.
+    """
+    asking = _Asking(reactor, address, path)
+    either: list[Deferred[Any]] = [asking.start(seconds), ended]
+    _, result = await race(either)
+    answered: Answered | Exit = result
+    return answered
+
+
+@define
+class _Asking:
+    reactor: Any
+    address: Address
+    path: str | None
+    last: int | None = None
+    over: bool = False
+
+    def start(self, seconds: float) -> Deferred[Answered]:
+        """Begin; cancelling it ends the asking."""
+        polling = Deferred.fromCoroutine(self.until(seconds))
+
+        def cancel(_: Deferred[Answered]) -> None:
+            self.over = True  # said first: a cancelled request looks like any other that failed
+            polling.cancel()
+
+        answered: Deferred[Answered] = Deferred(cancel)
+        polling.addCallbacks(answered.callback, answered.errback)
+        return answered
+
+    async def until(self, seconds: float) -> Answered:
+        end = self.reactor.seconds() + seconds
+        while not self.over and (left := end - self.reactor.seconds()) > 0:
+            status = await self._ask(min(left, PATIENCE))
+            if status is not None:
+                self.last = status
+                if passes(status, self.path):
+                    return Answered(status, True)
+            if not self.over:
+                await deferLater(self.reactor, PULSE, lambda: None)
+        return Answered(self.last, False)
+
+    async def _ask(self, patience: float) -> int | None:
+        """The status of one answer; `None` when there was none (nobody listens yet, say)."""
+        url = f"http://{self.address.host}:{self.address.port}{self.path or '/'}".encode()
+        asked = Agent(self.reactor).request(b"GET", url, Headers({b"User-Agent": [b"starphleet"]}))
+        timer = self.reactor.callLater(patience, asked.cancel)
+        try:
+            response = await asked
+        except Exception:
+            return None
+        finally:
+            if timer.active():
+                timer.cancel()
+        response.deliverBody(_Unread())
+        return int(response.code)
+
+
+class _Unread(Protocol):
+    """Closes the connection instead of reading a body, which might never end."""
+
+    def connectionMade(self) -> None:
+        assert self.transport is not None
+        self.transport.loseConnection()

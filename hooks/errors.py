@@ -1,0 +1,26 @@
+"""What can go wrong with a push, in kinds; the text of each is the line a person reads."""
+
+from __future__ import annotations
+
+
+class ShipError(Exception):
+    """Something a person can act on. One line: what failed, where, and what still serves."""
+
+
+class Refused(ShipError):
+    """The input itself is not acceptable; nothing was changed."""
+
+
+class Superseded(ShipError):
+    """A newer push of the same branch took this one's place in the queue."""
+
+
+class DeployFailed(ShipError):
+    """A step of the pipeline failed; what served before still serves.
+
+    `details` are lines to print before the reason (the log's end, ports listened on).
+    """
+
+    def __init__(self, reason: str, details: tuple[str, ...] = ()) -> None:
+        super().__init__(reason)
+        self.details = details

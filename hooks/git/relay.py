@@ -1,0 +1,92 @@
+"""Git's pre-receive and proc-receive hooks: they ask the ship, and show what it says.
+
+Standard library alone and no imports but these: it starts twice in every push. The ship sends
+lines of JSON: {"say": TEXT} to be shown, and at the end {"verdict": ""} or {"verdict": REASON}.
+"""
+
+import json
+import os
+import socket
+import sys
+
+Updates = list[list[str]]
+
+
+def main() -> int:
+    hook = os.path.basename(sys.argv[0])
+    if hook == "pre-receive":
+        count = int(os.environ.get("GIT_PUSH_OPTION_COUNT", "0"))
+        options = [os.environ[f"GIT_PUSH_OPTION_{i}"] for i in range(count)]
+        updates = [line.split(" ", 2) for line in sys.stdin.read().splitlines()]
+        verdict = ask(hook, updates, options)
+        if verdict:
+            show(" !     " + verdict)
+        return 1 if verdict else 0
+    updates, options = read_commands()
+    verdict = ask(hook, updates, options)
+    for _, _, ref in updates:
+        write(f"ng {ref} {verdict}" if verdict else f"ok {ref}")
+    flush()
+    return 0
+
+
+def ask(hook: str, updates: Updates, options: list[str]) -> str:
+    """The ship's verdict: "" is yes, anything else is the reason."""
+    question = {
+        "hook": hook,
+        "repository": os.environ["STARPHLEET_REPOSITORY"],
+        "owner": os.environ["STARPHLEET_OWNER"],
+        "updates": updates,
+        "options": options,
+    }
+    try:
+        ship = socket.socket(socket.AF_UNIX)
+        ship.connect(os.environ["STARPHLEET_SOCKET"])
+        ship.sendall(json.dumps(question).encode() + b"\n")
+        for line in ship.makefile("rb"):
+            answer = json.loads(line)
+            if "verdict" in answer:
+                return str(answer["verdict"])
+            show(answer["say"])
+    except OSError:
+        pass
+    return "the ship stopped; what served before serves again when it is back: push again"
+
+
+def show(text: str) -> None:
+    sys.stderr.buffer.write(text.encode("utf-8", "replace") + b"\n")
+    sys.stderr.buffer.flush()
+
+
+def read_commands() -> tuple[Updates, list[str]]:
+    """The version handshake of gitprotocol's proc-receive, then the updates and push options."""
+    offered = any("push-options" in packet for packet in packets())
+    write("version=1\0push-options" if offered else "version=1")
+    flush()
+    updates = [packet.split(" ", 2) for packet in packets()]
+    return updates, packets() if offered else []
+
+
+def packets() -> list[str]:
+    found: list[str] = []
+    while True:
+        size = int(sys.stdin.buffer.read(4) or b"0", 16)
+        if size == 0:
+            return found
+        found.append(
+            sys.stdin.buffer.read(size - 4).decode("utf-8", "surrogateescape").rstrip("\n")
+        )
+
+
+def write(text: str) -> None:
+    data = text.encode("utf-8", "replace")
+    sys.stdout.buffer.write(b"%04x" % (len(data) + 4) + data)
+
+
+def flush() -> None:
+    sys.stdout.buffer.write(b"0000")
+    sys.stdout.buffer.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

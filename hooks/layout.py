@@ -1,0 +1,123 @@
+"""Where everything is that a ship keeps: one directory, whose parts only this module names."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from attrs import frozen
+
+from hooks.errors import ShipError
+
+
+@frozen
+class Layout:
+    """The ship's root and its parts. `prepare` makes them, private to the user of the ship."""
+
+    root: Path
+
+    @property
+    def authorized_keys(self) -> Path:
+        return self.root / "authorized_keys"
+
+    @property
+    def host_key(self) -> Path:
+        return self.root / "ssh_host_ed25519_key"
+
+    @property
+    def settings(self) -> Path:
+        return self.root / "settings"
+
+    @property
+    def ledger(self) -> Path:
+        return self.root / "ledger.sqlite"
+
+    @property
+    def lock(self) -> Path:
+        return self.root / "ship.lock"
+
+    @property
+    def log(self) -> Path:
+        return self.root / "ship.log"
+
+    @property
+    def socket(self) -> Path:
+        return self.root / "run" / "ship"
+
+    @property
+    def repositories(self) -> Path:
+        return self.root / "repositories"
+
+    @property
+    def containers(self) -> Path:
+        return self.root / "containers"
+
+    @property
+    def caches(self) -> Path:
+        return self.root / "caches"
+
+    @property
+    def logs(self) -> Path:
+        return self.root / "logs"
+
+    @property
+    def buildpacks(self) -> Path:
+        return self.root / "buildpacks"
+
+    @property
+    def nginx(self) -> Path:
+        return self.root / "nginx"
+
+    @property
+    def tools(self) -> Path:
+        return self.root / "tools"
+
+    @property
+    def scratch(self) -> Path:
+        return self.root / "scratch"
+
+    @property
+    def demo(self) -> Path:
+        return self.root / "demo"
+
+    def repository(self, name: str) -> Path:
+        return self.repositories / f"{name}.git"
+
+    def cache(self, repository: str) -> Path:
+        return self.caches / repository
+
+    def service_log(self, container: str) -> Path:
+        return self.logs / f"{container}.log"
+
+    def prepare(self) -> None:
+        """Make what is missing; empty what only a running ship needs."""
+        for directory in (
+            self.root,
+            self.authorized_keys,
+            self.socket.parent,
+            self.repositories,
+            self.containers,
+            self.caches,
+            self.logs,
+            self.buildpacks,
+            self.tools,
+            self.nginx,
+        ):
+            directory.mkdir(parents=True, exist_ok=True)
+        for private in (self.authorized_keys, self.socket.parent, self.repositories, self.logs):
+            private.chmod(0o700)
+        shutil.rmtree(self.scratch, ignore_errors=True)
+        self.scratch.mkdir(mode=0o700)
+
+    def free_bytes(self) -> int:
+        """Bytes that an ordinary user may still write to the ship's disk."""
+        return shutil.disk_usage(self.root).free
+
+    def require_room(self, least: int) -> None:
+        """`ShipError` when fewer than `least` bytes are free."""
+        free = self.free_bytes()
+        if free < least:
+            raise ShipError(
+                f"no room on the ship's disk: {free // 2**20} MB free, "
+                f"{least // 2**20} MB needed; what serves goes on serving"
+            )

@@ -1,0 +1,214 @@
+"""The bare repositories that pushes arrive in, read and moved by git itself.
+
+Files of a pushed tree are read as blobs, so a link in the tree reads nothing of the ship's.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from pathlib import Path
+
+from attrs import frozen
+
+from hooks.errors import Refused, ShipError
+from hooks.naming import commit_id
+
+Git = Callable[..., Awaitable[tuple[int, bytes]]]
+"""`await git(argv, env=..., stdin=...)`: exit status and standard output of one git command."""
+
+_REGULAR = (b"100644", b"100755")
+_MOST = 256 * 1024  # bytes of a file that the platform reads
+
+BARE_ENVIRONMENT = {
+    "PATH": "/usr/local/bin:/usr/bin:/bin",
+    "HOME": "/nonexistent",
+    "LC_ALL": "C",
+    "GIT_CONFIG_NOSYSTEM": "1",
+    "GIT_CONFIG_GLOBAL": "/dev/null",
+    "GIT_TERMINAL_PROMPT": "0",
+    "GIT_OPTIONAL_LOCKS": "0",
+}
+
+
+def serving_environment(hooks: Path, most: int) -> dict[str, str]:
+    """The environment of a `git-receive-pack` or `git-upload-pack` for a client.
+
+    Its configuration is given here and not kept in the repository, where it could grow old.
+    `hooks` is the directory of git's hooks, outside every repository; `most` bytes of a pack.
+    """
+    settings = {
+        "core.hooksPath": str(hooks),
+        "receive.fsckObjects": "true",
+        "receive.maxInputSize": str(most),
+        "receive.shallowUpdate": "true",
+        "receive.advertisePushOptions": "true",
+        "receive.procReceiveRefs": "refs",
+        "receive.autogc": "false",
+        "transfer.unpackLimit": "1000",
+        "uploadpack.allowFilter": "true",
+        "transfer.advertiseSID": "false",
+        "gc.auto": "0",
+    }
+    numbered = {"GIT_CONFIG_COUNT": str(len(settings))}
+    for i, (key, value) in enumerate(settings.items()):
+        numbered |= {f"GIT_CONFIG_KEY_{i}": key, f"GIT_CONFIG_VALUE_{i}": value}
+    return BARE_ENVIRONMENT | numbered
+
+
+@frozen
+class Repository:
+    """One bare repository and the git that works on it."""
+
+    path: Path
+    git: Git
+
+    def exists(self) -> bool:
+        return self.path.is_dir()
+
+    def ensure(self) -> None:
+        """Make it if it is not there (gitrepository-layout(5)), whole or not at all."""
+        if self.exists():
+            return
+        growing = self.path.with_name(f".{self.path.name}")
+        shutil.rmtree(growing, ignore_errors=True)
+        for directory in ("objects", "refs/heads"):
+            (growing / directory).mkdir(parents=True)
+        (growing / "config").write_text("[core]\n\trepositoryformatversion = 0\n\tbare = true\n")
+        (growing / "HEAD").write_text("ref: refs/heads/master\n")
+        growing.rename(self.path)
+
+    def tidy(self) -> None:
+        """Remove what a git that was killed left half-made. Only while no git runs in it."""
+        for lock in (*self.path.glob("*.lock"), *(self.path / "refs").rglob("*.lock")):
+            lock.unlink(missing_ok=True)
+        for incoming in (self.path / "objects").glob("*incoming-*"):
+            shutil.rmtree(incoming, ignore_errors=True)
+        for pack in (self.path / "objects" / "pack").glob("tmp_*"):
+            pack.unlink(missing_ok=True)
+
+    async def pack(self) -> None:
+        """Let git pack what is loose, and forget what nothing has pointed to for two weeks."""
+        await self._git("-c", "gc.autoDetach=false", "gc", "--auto", "--quiet")
+
+    async def tip(self, ref: str) -> str | None:
+        """The commit that `ref` (a full name) points to, if it exists."""
+        status, out = await self._git("rev-parse", "--verify", "--quiet", "--end-of-options", ref)
+        return commit_id(out.decode().strip()) if status == 0 else None
+
+    async def contains(self, commit: str, ancestor: str) -> bool:
+        """Whether `ancestor` is part of the history of `commit`."""
+        status, _ = await self._git("merge-base", "--is-ancestor", ancestor, commit)
+        return status == 0
+
+    async def move(self, ref: str, new: str, old: str | None) -> None:
+        """Move `ref` from `old` (`None`: it must not exist) to `new`, or raise and move nothing."""
+        await self._admit_shallow(new)
+        expected = old or "0" * len(new)
+        status, _ = await self._git("update-ref", "--end-of-options", ref, new, expected)
+        if status != 0:
+            raise ShipError(f"{ref} could not be moved to {new[:12]}")
+        await self._point_head(ref)
+
+    async def files(self, commit: str, names: Sequence[str]) -> dict[str, str]:
+        """Those of the top-level files `names` that `commit` has, as text.
+
+        `Refused` when one is not a regular file, is over 256 KB, or is not UTF-8.
+        """
+        status, listing = await self._git("ls-tree", "-z", "--long", commit, "--", *names)
+        if status != 0:
+            raise ShipError(f"the tree of {commit[:12]} could not be read")
+        found = {}
+        for entry in listing.split(b"\0")[:-1]:
+            meta, _, raw_name = entry.partition(b"\t")
+            mode, _, oid, size = meta.split()
+            name = raw_name.decode()
+            if mode not in _REGULAR:
+                raise Refused(f"{name} is {_kind(mode)}, it must be a regular file")
+            if int(size) > _MOST:
+                raise Refused(f"{name} is {int(size) // 1024} KB, at most {_MOST // 1024} are read")
+            _, blob = await self._git("cat-file", "blob", oid.decode())
+            try:
+                found[name] = blob.decode("utf-8-sig")
+            except UnicodeDecodeError:
+                raise Refused(f"{name} is not UTF-8 text") from None
+        return found
+
+    async def is_empty(self, commit: str) -> bool:
+        """Whether the tree of `commit` has no file at all."""
+        _, out = await self._git("ls-tree", "--name-only", commit)
+        return not out
+
+    async def lay(self, commit: str, into: Path, scratch: Path) -> None:
+        """Write the files of `commit` into the directory `into`; `scratch` is for git's index."""
+        index = scratch / f"index.{into.parent.name}"
+        env = {"GIT_INDEX_FILE": str(index), "GIT_WORK_TREE": str(into)}
+        for args in (["read-tree", commit], ["checkout-index", "--all", "--force"]):
+            status, _ = await self._git(*args, env=env)
+            if status != 0:
+                raise ShipError(f"the files of {commit[:12]} could not be written (git {args[0]})")
+        index.unlink(missing_ok=True)
+
+    async def _point_head(self, ref: str) -> None:
+        """Let HEAD name a branch that exists, so that a clone checks something out."""
+        if await self.tip("HEAD") is None:
+            await self._git("symbolic-ref", "HEAD", ref)
+
+    async def _admit_shallow(self, commit: str) -> None:
+        """Register the ends of a shallow history, as git does when it moves a ref by itself.
+
+        The hook that decides (`proc-receive`) leaves the move to us, and this with it.
+        """
+        status, _ = await self._git("rev-list", "--quiet", commit, "--not", "--all")
+        if status == 0:
+            return
+        shallow = self.path / "shallow"
+        known = set(shallow.read_text().split()) if shallow.exists() else set()
+        ends = await self._ends(commit, known)
+        growing = shallow.with_name("shallow.lock")
+        with growing.open("x") as file:
+            file.writelines(f"{oid}\n" for oid in sorted(known | ends))
+        growing.rename(shallow)
+
+    async def _ends(self, commit: str, known: set[str]) -> set[str]:
+        """Commits reachable from `commit` that have a parent which is not here."""
+        ends: set[str] = set()
+        seen, level = {commit}, {commit}
+        while level:
+            parents = await self._parents(level)
+            asked = {parent for some in parents.values() for parent in some} - seen
+            missing = asked - set(await self._parents(asked))
+            ends |= {oid for oid, some in parents.items() if missing & set(some)}
+            seen |= asked
+            level = asked - missing - known
+        return ends
+
+    async def _parents(self, commits: set[str]) -> dict[str, list[str]]:
+        """The parents of each of `commits` that is here."""
+        if not commits:
+            return {}
+        asked = "".join(f"{oid}\n" for oid in commits).encode()
+        _, out = await self._git("cat-file", "--batch", stdin=asked)
+        parents: dict[str, list[str]] = {}
+        while out:
+            head, _, out = out.partition(b"\n")
+            oid, kind, *size = head.decode().split()
+            if kind == "missing":
+                continue
+            body, out = out[: int(size[0])], out[int(size[0]) + 1 :]
+            lines = body.partition(b"\n\n")[0].decode("utf-8", "replace").splitlines()
+            parents[oid] = [line[7:] for line in lines if line.startswith("parent ")]
+        return parents
+
+    async def _git(
+        self, *args: str, env: Mapping[str, str] | None = None, stdin: bytes = b""
+    ) -> tuple[int, bytes]:
+        return await self.git(
+            ["git", "--git-dir", str(self.path), *args],
+            env=BARE_ENVIRONMENT | dict(env or {}),
+            stdin=stdin,
+        )
+
+
+def _kind(mode: bytes) -> str:
+    return {b"120000": "a symbolic link", b"160000": "a submodule"}.get(mode, "a directory")

@@ -1,0 +1,208 @@
+"""Runs the nginx of one prefix: starts, adopts, reloads, verifies, revives and stops it."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import ParamSpec, TypeVar
+
+from attrs import frozen
+from twisted.internet import defer
+from twisted.internet.defer import Deferred, DeferredLock
+from twisted.internet.interfaces import (
+    IReactorFDSet,
+    IReactorFromThreads,
+    IReactorThreads,
+    IReactorTime,
+)
+from twisted.internet.task import deferLater
+from twisted.internet.threads import deferToThreadPool
+
+from proxy.control import Control, ControlError, Worker
+from proxy.distribution import Run
+from proxy.files import Generations, log_tail, trim_log
+from proxy.processes import Nginx, ended, find_all, master_of, orphans_of, tell
+from proxy.render import Instance
+from proxy.routes import ProxyError
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+RUN_LIMIT = 30.0  # seconds that nginx may take to read a configuration
+LOG_LIMIT = 10_000_000  # bytes of error log, and as many of the one before
+ORPHAN_WAIT = 2.0  # seconds that workers without a master get to close their port
+
+
+@frozen
+class Patience:
+    """Seconds: until a new configuration must answer, and until workers must be gone at `stop`.
+
+    `parting` is how long clients with kept-alive connections are warned before a reload.
+    """
+
+    verify: float = 10.0
+    stop: float = 5.0
+    parting: float = 0.1
+
+
+def answers(workers: Sequence[Worker], generation: int) -> bool:
+    """Whether every connection from now on meets `generation`."""
+    return {worker.generation for worker in workers if worker.serving} == {generation}
+
+
+class Engine:
+    """nginx as a process. Methods that change it take turns; all raise `ProxyError`."""
+
+    def __init__(
+        self, reactor: IReactorTime, instance: Instance, nginx: Path, run: Run, patience: Patience
+    ) -> None:
+        self._reactor = reactor
+        self._instance = instance
+        self._run = run
+        self._patience = patience
+        self._argv = [str(nginx), "-p", str(instance.prefix), "-e", "logs/error.log"]
+        self._log = instance.prefix / "logs" / "error.log"
+        self._turn = DeferredLock()
+        self.generations = Generations(instance.prefix)
+        self.control = Control(reactor, instance.control)
+        self.master: Nginx | None = None
+
+    def prepare(self) -> None:
+        """Make the directories of the prefix."""
+        for name in ("logs", "temp", "control"):
+            (self._instance.prefix / name).mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._log.touch()
+        self.generations.prepare()
+
+    async def test(self, generation: int) -> str:
+        """What nginx has against a generation; "" if it would take it."""
+        status, output = await self._run(
+            [*self._argv, "-t", "-q", "-c", f"generations/{generation}/nginx.conf"], RUN_LIMIT
+        )
+        return "" if status == 0 else " ".join(output.split()) or f"nginx -t: status {status}"
+
+    async def serving(self) -> int | None:
+        """The generation of an nginx of this prefix that runs and answers, adopted; else `None`.
+
+        One that runs and does not answer is ended.
+        """
+        async with self._turn:
+            self.master = master_of(await self._find())
+            if self.master is None:
+                return None
+            try:
+                found = await self.control.workers()
+                return max((w.generation for w in found if w.serving), default=0)
+            except ControlError:
+                tell(self.master, signal.SIGKILL)
+                await ended(IReactorFDSet(self._reactor), self.master)
+                self.master = None
+                return None
+
+    async def switch(self, generation: int) -> None:
+        """Make `generation` the one that serves: reload, or start, and see that it answers."""
+        async with self._turn:
+            since = self._log.stat().st_size
+            self.generations.make_current(generation)
+            await self._part_politely()
+            if self.master is None or not tell(self.master, signal.SIGHUP):
+                await self._launch(generation, since)
+            else:
+                await self._verify(generation, since)
+        self.generations.drop_old(generation)
+
+    async def revive(self, generation: int) -> bool:
+        """Start nginx if it is not running; whether that was needed."""
+        async with self._turn:
+            self.master = master_of(await self._find())
+            if self.master is not None:
+                return False
+            since = self._log.stat().st_size
+            self.generations.make_current(generation)
+            await self._launch(generation, since)
+            return True
+
+    async def gone(self, most: float) -> bool:
+        """Wait up to `most` seconds for nginx to end; whether it has."""
+        if self.master is None:
+            return True
+        end = Deferred.fromCoroutine(ended(IReactorFDSet(self._reactor), self.master))
+        try:
+            await end.addTimeout(most, self._reactor)
+        except defer.TimeoutError:
+            return False
+        return True
+
+    async def stop(self) -> None:
+        """Let open requests finish for a while, then end nginx."""
+        async with self._turn:
+            for number in (signal.SIGQUIT, signal.SIGTERM, signal.SIGKILL):
+                found = await self._find()
+                self.master = master_of(found)
+                for nginx in found if number == signal.SIGKILL else orphans_of(found):
+                    tell(nginx, number)
+                if self.master is None or not tell(self.master, number):
+                    break
+                if await self.gone(self._patience.stop):
+                    break
+            self.master = None
+
+    async def trim(self) -> None:
+        """Bound the error log."""
+        await self._aside(trim_log, self._log, LOG_LIMIT)
+
+    def _aside(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Deferred[T]:
+        pool = IReactorThreads(self._reactor).getThreadPool()
+        return deferToThreadPool(IReactorFromThreads(self._reactor), pool, work, *args, **kwargs)
+
+    async def _find(self) -> list[Nginx]:
+        return await self._aside(find_all, self._log)
+
+    async def _launch(self, generation: int, since: int) -> None:
+        await self._clear(orphans_of(await self._find()))
+        self._instance.control.unlink(missing_ok=True)
+        status, output = await self._run([*self._argv, "-c", "current/nginx.conf"], RUN_LIMIT)
+        if status != 0:
+            said = " ".join(output.split())[-500:]
+            raise ProxyError(f"nginx did not start (status {status}): {said}")
+        self._instance.control.chmod(0o600)  # nginx makes it for everybody, in our own directory
+        await self._verify(generation, since)
+        self.master = master_of(await self._find())
+
+    async def _clear(self, orphans: Sequence[Nginx]) -> None:
+        """Workers whose master was killed finish what they have, but give up the port at once."""
+        for orphan in orphans:
+            tell(orphan, signal.SIGQUIT)
+        deadline = self._reactor.seconds() + ORPHAN_WAIT
+        while orphans and self._reactor.seconds() < deadline:
+            try:
+                await self.control.workers()
+            except ControlError:
+                return
+            await deferLater(self._reactor, 0.005)
+        for orphan in orphans:
+            tell(orphan, signal.SIGKILL)
+
+    async def _part_politely(self) -> None:
+        """Let busy clients learn from an answer that their connection ends, before it does."""
+        with contextlib.suppress(ControlError):  # nobody serves: then there is nobody to lose
+            await self.control.close_connections()
+            await deferLater(self._reactor, self._patience.parting)
+
+    async def _verify(self, generation: int, since: int) -> None:
+        deadline = self._reactor.seconds() + self._patience.verify
+        pause, said = 0.002, "its workers did not appear"
+        while self._reactor.seconds() < deadline:
+            try:
+                if answers(await self.control.workers(), generation):
+                    return
+            except ControlError as error:
+                said = str(error)
+            await deferLater(self._reactor, pause)
+            pause = min(0.05, pause * 1.5)
+        raise ProxyError(
+            f"nginx did not take the new configuration within {self._patience.verify:g} s: "
+            f"{log_tail(self._log, since) or said}"
+        )

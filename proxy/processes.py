@@ -1,0 +1,126 @@
+"""The nginx processes of one prefix, known by the log file they hold open and by nothing else.
+
+A pid alone proves nothing after a crash; a process that calls itself nginx and has this prefix's
+error log open is ours. Workers outlive a killed master and keep its port: they are found too.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import psutil
+from attrs import frozen
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorFDSet, IReadDescriptor
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+
+@frozen
+class Nginx:
+    """One process of ours; `started` (epoch seconds) tells it from a later one with its pid."""
+
+    pid: int
+    parent: int
+    titled_master: bool
+    started: float
+
+
+def _described(process: psutil.Process, log: str) -> Nginx | None:
+    try:
+        title = " ".join(process.cmdline())
+        if not title.startswith("nginx: ") or process.status() == psutil.STATUS_ZOMBIE:
+            return None
+        if all(file.path != log for file in process.open_files()):
+            return None
+        master = title.startswith("nginx: master")
+        return Nginx(process.pid, process.ppid(), master, process.create_time())
+    except psutil.Error:
+        return None
+
+
+def find_all(log: Path) -> list[Nginx]:
+    """Every process that has `log` (a resolved path) open. Reads /proc: run it in a thread."""
+    described = (_described(process, str(log)) for process in psutil.process_iter())
+    return [nginx for nginx in described if nginx is not None]
+
+
+def master_of(found: list[Nginx]) -> Nginx | None:
+    """The living master. A worker just forked still bears its master's title, but has a parent."""
+    pids = {nginx.pid for nginx in found}
+    masters = [nginx for nginx in found if nginx.titled_master and nginx.parent not in pids]
+    return max(masters, key=lambda nginx: nginx.started, default=None)
+
+
+def orphans_of(found: list[Nginx]) -> list[Nginx]:
+    """Workers whose master is gone."""
+    pids = {nginx.pid for nginx in found}
+    return [nginx for nginx in found if not nginx.titled_master and nginx.parent not in pids]
+
+
+def _open(nginx: Nginx) -> int | None:
+    """A pidfd of this very process, or `None` if it has ended. The caller closes it."""
+    try:
+        descriptor = os.pidfd_open(nginx.pid)
+    except ProcessLookupError:
+        return None
+    try:
+        if psutil.Process(nginx.pid).create_time() == nginx.started:
+            return descriptor
+    except psutil.Error:
+        pass
+    os.close(descriptor)
+    return None
+
+
+def tell(nginx: Nginx, number: signal.Signals) -> bool:
+    """Signal this very process; false if it has ended."""
+    descriptor = _open(nginx)
+    if descriptor is None:
+        return False
+    try:
+        signal.pidfd_send_signal(descriptor, number)
+    except ProcessLookupError:
+        return False
+    finally:
+        os.close(descriptor)
+    return True
+
+
+@implementer(IReadDescriptor)
+class _End:
+    """Readable once the process has ended, though it is not a child of ours."""
+
+    def __init__(self, reactor: IReactorFDSet, descriptor: int) -> None:
+        self._reactor = reactor
+        self._descriptor = descriptor
+        self.ended: Deferred[None] = Deferred(lambda _: self.close())
+        reactor.addReader(self)
+
+    def fileno(self) -> int:
+        return self._descriptor
+
+    def doRead(self) -> None:
+        self.close()
+        self.ended.callback(None)
+
+    def connectionLost(self, reason: Failure) -> None:
+        self.close()
+
+    def logPrefix(self) -> str:
+        return "nginx"
+
+    def close(self) -> None:
+        if self._descriptor >= 0:
+            self._reactor.removeReader(self)
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+
+async def ended(reactor: IReactorFDSet, nginx: Nginx) -> None:
+    """Wait until the process is gone; at once if it is."""
+    descriptor = _open(nginx)
+    if descriptor is not None:
+        await _End(reactor, descriptor).ended

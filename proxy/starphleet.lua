@@ -1,0 +1,265 @@
+-- What nginx decides for each request: the container, its count, the path it sees, the pages.
+-- Loaded once by the master; the tables live in shared memory and outlive reloads.
+
+local balancer = require "ngx.balancer"
+local ffi = require "ffi"
+
+ffi.cdef "int kill(int pid, int sig);"
+
+local backends = ngx.shared.starphleet_backends -- service -> "host port container"
+local open = ngx.shared.starphleet_open         -- "container pid" -> requests open there
+local workers = ngx.shared.starphleet_workers   -- pid -> "generation state"
+
+local M = { generation = 0, ship = "" }
+
+local LOADED = "\1loaded" -- no service can have this name
+local CLOSING = "\1closing" -- generation whose connections are to end soon
+local ONCE_ONLY = { POST = true, LOCK = true, PATCH = true } -- what nginx never sends twice
+
+-- The master's memory starts empty: fill it from what the ship wrote last. On a reload it is
+-- full, and the file may be behind it.
+function M.init(generation, ship)
+    M.generation, M.ship = generation, ship
+    if backends:get(LOADED) then return end
+    local file = io.open(ngx.config.prefix() .. "backends")
+    if file then
+        for line in file:lines() do
+            local service, backend = line:match("^(%S+) (%S+ %d+ %S+)$")
+            if service then backends:safe_set(service, backend) end
+        end
+        file:close()
+    end
+    backends:safe_set(LOADED, true)
+end
+
+-- A worker tells when it stops accepting: pending timers fire early, right after the listening
+-- sockets were closed.
+function M.init_worker()
+    local pid = tostring(ngx.worker.pid())
+    workers:set(pid, M.generation .. " serving")
+    local function leaving(premature)
+        if premature then
+            workers:set(pid, M.generation .. " leaving")
+        else
+            ngx.timer.at(86400, leaving)
+        end
+    end
+    ngx.timer.at(86400, leaving)
+end
+
+function M.exit_worker()
+    workers:delete(tostring(ngx.worker.pid()))
+end
+
+local function worker_pids()
+    local alive = {}
+    for _, pid in ipairs(workers:get_keys(0)) do
+        -- one that crashed could not say goodbye; what it had open went with it
+        if ffi.C.kill(tonumber(pid), 0) == 0 then
+            alive[#alive + 1] = pid
+        else
+            workers:delete(pid)
+        end
+    end
+    return alive
+end
+
+local function open_requests(container)
+    local sum = 0
+    for _, pid in ipairs(worker_pids()) do
+        sum = sum + (open:get(container .. " " .. pid) or 0)
+    end
+    return sum
+end
+
+local function count(container, step)
+    local key = container .. " " .. ngx.worker.pid()
+    if open:incr(key, step, 0) == 0 then open:delete(key) end
+end
+
+-- The path below the route's prefix, byte for byte as the client sent it. Only when the client
+-- wrote the prefix itself in another way (%7E for ~, dot segments) is nginx's decoded path used.
+local function below(prefix)
+    local raw = ngx.var.request_uri
+    if raw:byte(1) ~= 47 then raw = "/" .. raw end
+    local path = raw:match("^[^?]*")
+    if prefix == "" or path:sub(1, #prefix + 1) == prefix .. "/" then
+        local rest = raw:sub(#prefix + 1)
+        return rest
+    end
+    local decoded = ngx.var.uri:sub(#prefix + 1)
+    local escaped = decoded:gsub("[^A-Za-z0-9/._~!$&'()*+,;=:@-]", function(c)
+        return string.format("%%%02X", c:byte())
+    end)
+    return escaped .. raw:sub(#path + 1)
+end
+
+local function strip_identity()
+    for name in pairs(ngx.req.get_headers(0)) do
+        if name == "x-identity" or name:sub(1, 4) == "jwt-" then
+            ngx.req.clear_header(name)
+        end
+    end
+end
+
+-- A request that cannot be sent twice travels on a connection of its own: a kept-alive one that
+-- the app closes at that very moment would be a 502 that nobody can mend.
+local function connection(var)
+    local upgrade = var.http_upgrade
+    if upgrade and upgrade:lower() == "websocket" then
+        var.sp_upgrade, var.sp_connection = "websocket", "upgrade"
+        return
+    end
+    local length = tonumber(var.http_content_length) or 0
+    if ONCE_ONLY[ngx.req.get_method()] or length > 0 or var.http_transfer_encoding then
+        var.sp_upstream, var.sp_connection = "starphleet_once", "close"
+    end
+end
+
+-- Access phase: which container. It is counted first and looked up again, so that a ship that
+-- has switched and then reads zero can be sure that nobody still is on the way to the old one.
+function M.choose()
+    local var = ngx.var
+    local service = var.sp_service
+    if service == "" then return end -- a page of the proxy's own
+    strip_identity()
+    connection(var)
+    var.sp_uri = below(var.sp_prefix)
+    while true do
+        local backend = backends:get(service)
+        if not backend then return ngx.exit(503) end
+        local host, port, container = backend:match("^(%S+) (%d+) (%S+)$")
+        count(container, 1)
+        if backends:get(service) == backend then
+            var.sp_container = container
+            ngx.ctx.host, ngx.ctx.port = host, tonumber(port)
+            return
+        end
+        count(container, -1)
+    end
+end
+
+function M.balance()
+    local ok, err = balancer.set_current_peer(ngx.ctx.host, ngx.ctx.port)
+    if not ok then
+        ngx.log(ngx.ERR, "no peer: ", err)
+        return ngx.exit(500)
+    end
+end
+
+-- Log phase: once for every request that ever began, however it ended. ngx.ctx does not survive
+-- the way to an error page; variables do.
+function M.log()
+    local container = ngx.var.sp_container
+    if container and container ~= "" then count(container, -1) end
+end
+
+-- A reload cuts kept-alive connections, and a client that sends at that moment loses a request.
+-- So the ship has them closed politely first: each answer says that it is the last one.
+function M.last_answer()
+    if ngx.worker.exiting() or open:get(CLOSING) == M.generation then
+        if ngx.status ~= 101 then ngx.header["Connection"] = "close" end
+    end
+end
+
+local function escape(text)
+    return (text:gsub("[&<>\"']", function(c) return "&#" .. c:byte() .. ";" end))
+end
+
+local function page(status, title, text)
+    ngx.status = status
+    ngx.header["Cache-Control"] = "no-store"
+    if status > 500 then ngx.header["Retry-After"] = "1" end
+    if not (ngx.var.http_accept or ""):find("text/html", 1, true) then
+        ngx.header["Content-Type"] = "text/plain; charset=utf-8"
+        return ngx.say(status, " ", title, "\n", text)
+    end
+    ngx.header["Content-Type"] = "text/html; charset=utf-8"
+    ngx.say("<!doctype html><meta charset=utf-8><meta name=viewport content='width=device-width'>",
+        "<title>", status, " ", escape(title), "</title><style>body{font:16px/1.5 system-ui,",
+        "sans-serif;max-width:36em;margin:15vh auto;padding:0 1em}</style><h1>", escape(title),
+        "</h1><p>", escape(text), "</p><p><small>", status, " &middot; ", escape(M.ship),
+        "</small></p>")
+end
+
+function M.nothing_here()
+    page(404, "No such service", "There is no service at " .. ngx.var.host .. ngx.var.uri ..
+        " on the ship " .. M.ship .. ".")
+end
+
+-- The pages of what nginx itself had to answer; an app's own errors never come here.
+function M.failure()
+    local status, service = ngx.status, ngx.var.sp_service
+    if status == 503 then
+        return page(503, service .. " is not running", "There is no container of " .. service ..
+            " on the ship " .. M.ship .. " at the moment.")
+    elseif status == 504 then
+        return page(504, service .. " did not answer in time", "The container of " .. service ..
+            " took the request and gave no answer.")
+    elseif status == 502 and (ngx.var.upstream_connect_time or "-"):match("-$") then
+        return page(502, service .. " is being restarted", "Nothing accepts connections in the " ..
+            "container of " .. service .. " right now.")
+    elseif status == 502 then
+        return page(502, service .. " broke off", "The container of " .. service ..
+            " took the request and closed the connection without a whole answer.")
+    end
+    page(status, "The proxy failed", "The ship " .. M.ship .. " could not hand on the request.")
+end
+
+local function reply(status, text)
+    ngx.status = status
+    ngx.header["Content-Type"] = "text/plain"
+    ngx.say(text)
+end
+
+local function put_backend(service)
+    ngx.req.read_body()
+    local backend = (ngx.req.get_body_data() or ""):match("^%S+ %d+ %S+$")
+    if not backend then return reply(400, "wanted: HOST PORT CONTAINER") end
+    local ok, err = backends:safe_set(service, backend) -- `set` would push out another service
+    if not ok then return reply(507, err) end
+    reply(200, backend)
+end
+
+local function list_backends()
+    local lines = {}
+    for _, service in ipairs(backends:get_keys(0)) do
+        if service ~= LOADED then
+            lines[#lines + 1] = service .. " " .. (backends:get(service) or "")
+        end
+    end
+    reply(200, table.concat(lines, "\n"))
+end
+
+local function list_workers()
+    local lines = {}
+    for _, pid in ipairs(worker_pids()) do
+        lines[#lines + 1] = pid .. " " .. (workers:get(pid) or "0 leaving")
+    end
+    reply(200, table.concat(lines, "\n"))
+end
+
+-- The control socket, which only the ship can open.
+function M.control()
+    local method = ngx.req.get_method()
+    local kind, name = ngx.var.uri:match("^/(%l+)/?(.*)$")
+    if kind == "backends" and name == "" and method == "GET" then
+        list_backends()
+    elseif kind == "backends" and method == "PUT" then
+        put_backend(name)
+    elseif kind == "backends" and method == "DELETE" then
+        backends:delete(name)
+        reply(200, "")
+    elseif kind == "closing" and method == "PUT" then
+        open:set(CLOSING, M.generation, 10)
+        reply(200, M.generation)
+    elseif kind == "open" and method == "GET" then
+        reply(200, open_requests(name))
+    elseif kind == "workers" and method == "GET" then
+        list_workers()
+    else
+        reply(404, "backends, closing, open, workers")
+    end
+end
+
+return M

@@ -1,0 +1,170 @@
+"""Where settings come from: the environment, and a file of the same variables in the ship's root.
+
+The only module that reads the environment. A variable that is set wins over the file.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+from attrs import frozen
+
+from containers.interface import Limits
+from hooks.environment import read_env_file
+from hooks.errors import Refused
+from hooks.layout import Layout
+from hooks.push import read_duration
+from hooks.settings import MB, Settings
+
+_DOMAIN = re.compile(
+    r"(?=.{1,253}$)[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*"
+)
+_ADDRESS = re.compile(r"[0-9.]+|\[?[0-9a-f:]+\]?")
+_SIZE = re.compile(r"([1-9][0-9]{0,8})([MG])")
+_PASSED_TO_BUILDS = (
+    "http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY",
+    "UV_INDEX_URL", "UV_DEFAULT_INDEX", "PIP_INDEX_URL", "NPM_CONFIG_REGISTRY",
+)  # fmt: skip
+_ROOTS = Path("/etc/ssl/certs/ca-certificates.crt")
+_ROOTS_VARIABLES = (
+    "SSL_CERT_FILE", "PIP_CERT", "REQUESTS_CA_BUNDLE", "NODE_EXTRA_CA_CERTS", "GIT_SSL_CAINFO",
+)  # fmt: skip
+
+
+@frozen
+class Config:
+    """Everything an operator may set. Ports are TCP ports, times seconds, sizes bytes."""
+
+    layout: Layout
+    settings: Settings
+    bind: str
+    login_timeout: float
+    logins_per_address: int
+    logins: int
+    max_pack: int
+    service_ports: range
+    path: str
+    git_env: Mapping[str, str]
+
+
+def load(environ: Mapping[str, str] | None = None) -> Config:
+    """The configuration as it is now; `Refused` names the variable that is not right."""
+    environ = os.environ if environ is None else environ
+    layout = Layout(_root(environ))
+    given = {**_file(layout.settings), **environ}
+    read = _Reader({name: value for name, value in given.items() if value != ""})
+    host = read.domain("STARPHLEET_HOST", "localhost")
+    test_domain = read.domain("STARPHLEET_TEST_DOMAIN", "") or None
+    ttl = read_duration(read.text("STARPHLEET_TEST_TTL", "24h"), "STARPHLEET_TEST_TTL")
+    files = read.count("MAX_OPEN_FILES", 4096)
+    settings = Settings(
+        host=host,
+        http_port=read.port("STARPHLEET_HTTP_PORT", 8080),
+        ssh_port=read.port("STARPHLEET_SSH_PORT", 2222),
+        test_domain=test_domain,
+        test_ttl=ttl,
+        drain_wait=float(read.count("STARPHLEET_DRAINSTOP_WAIT", 30, least=0)),
+        deploys_at_once=read.count("STARPHLEET_DEPLOYS_AT_ONCE", max(2, os.cpu_count() or 2)),
+        free_disk=read.size("STARPHLEET_FREE_DISK", 256 * MB),
+        service_limits=Limits(
+            memory=read.size("STARPHLEET_MEMORY", 1024 * MB),
+            processes=read.count("STARPHLEET_PIDS", 256),
+            files=files,
+        ),
+        build_limits=Limits(
+            memory=read.size("STARPHLEET_BUILD_MEMORY", 4096 * MB),
+            processes=read.count("STARPHLEET_BUILD_PIDS", 1024),
+            files=files,
+            seconds=float(read.count("STARPHLEET_BUILD_TIMEOUT", 900)),
+            output=read.size("STARPHLEET_BUILD_OUTPUT", 64 * MB),
+        ),
+        service_log=read.size("STARPHLEET_SERVICE_LOG", 16 * MB),
+        build_env=_build_env(given),
+    )
+    return Config(
+        layout=layout,
+        settings=settings,
+        bind=read.address("STARPHLEET_BIND", "127.0.0.1" if host == "localhost" else "0.0.0.0"),  # noqa: S104 - a ship is there to be reached
+        login_timeout=float(read.count("STARPHLEET_LOGIN_TIMEOUT", 60)),
+        logins_per_address=read.count("STARPHLEET_LOGINS_PER_ADDRESS", 100),
+        logins=read.count("STARPHLEET_LOGINS", 400),
+        max_pack=read.size("STARPHLEET_MAX_PACK", 1024 * MB),
+        service_ports=read.ports("STARPHLEET_SERVICE_PORTS", range(20000, 28000)),
+        path=environ.get("PATH", "/usr/local/bin:/usr/bin:/bin"),
+        git_env={k: v for k, v in _roots(given).items() if k == "GIT_SSL_CAINFO"},
+    )
+
+
+def _root(environ: Mapping[str, str]) -> Path:
+    """`STARPHLEET_ROOT`, else the system's place for root and the user's data directory."""
+    named = environ.get("STARPHLEET_ROOT", "")
+    if named:
+        return Path(named).absolute()
+    if os.geteuid() == 0:
+        return Path("/var/starphleet")
+    data = environ.get("XDG_DATA_HOME") or str(Path("~/.local/share").expanduser())
+    return Path(data) / "starphleet"
+
+
+def _file(path: Path) -> dict[str, str]:
+    return read_env_file(path.read_text(), str(path)) if path.exists() else {}
+
+
+def _build_env(given: Mapping[str, str]) -> dict[str, str]:
+    passed = {name: given[name] for name in _PASSED_TO_BUILDS if name in given}
+    return passed | _roots(given)
+
+
+def _roots(given: Mapping[str, str]) -> dict[str, str]:
+    """The certificate authorities of the host, for clients that would bring their own."""
+    named = Path(given.get("SSL_CERT_FILE") or _ROOTS)
+    return {name: str(named) for name in _ROOTS_VARIABLES} if named.exists() else {}
+
+
+@frozen
+class _Reader:
+    given: Mapping[str, str]
+
+    def text(self, name: str, default: str) -> str:
+        return self.given.get(name, default)
+
+    def count(self, name: str, default: int, *, least: int = 1) -> int:
+        text = self.text(name, str(default))
+        if not text.isascii() or not text.isdigit() or not least <= int(text) <= 10**6:
+            raise Refused(f"{name}: {ascii(text)[:40]} is not a number from {least} to 1000000")
+        return int(text)
+
+    def port(self, name: str, default: int) -> int:
+        text = self.text(name, str(default))
+        if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= 65535:
+            raise Refused(f"{name}: {ascii(text)[:40]} is not a port, 1 to 65535")
+        return int(text)
+
+    def ports(self, name: str, default: range) -> range:
+        text = self.text(name, f"{default.start}-{default.stop - 1}")
+        match = re.fullmatch(r"([0-9]{4,5})-([0-9]{4,5})", text)
+        if match is None or not 1024 <= int(match[1]) <= int(match[2]) <= 65535:
+            raise Refused(f"{name}: {ascii(text)[:40]} is not a range of ports such as 20000-27999")
+        return range(int(match[1]), int(match[2]) + 1)
+
+    def size(self, name: str, default: int) -> int:
+        text = self.text(name, f"{default // MB}M")
+        match = _SIZE.fullmatch(text)
+        if match is None:
+            raise Refused(f"{name}: {ascii(text)[:40]} is not a size such as 512M or 2G")
+        return int(match[1]) * (MB if match[2] == "M" else 1024 * MB)
+
+    def domain(self, name: str, default: str) -> str:
+        text = self.text(name, default)
+        if text and not _DOMAIN.fullmatch(text) and not _ADDRESS.fullmatch(text):
+            raise Refused(f"{name}: {ascii(text)[:60]} is not a host name")
+        return text
+
+    def address(self, name: str, default: str) -> str:
+        text = self.text(name, default)
+        if not _ADDRESS.fullmatch(text):
+            raise Refused(f"{name}: {ascii(text)[:60]} is not an IP address")
+        return text

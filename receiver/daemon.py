@@ -1,0 +1,199 @@
+"""The daemon: wires the rooms together, brings back what served, and opens the doors."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import sys
+from collections.abc import Coroutine, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from uv import find_uv_bin
+
+import hooks
+from containers.interface import Limits
+from containers.process import ProcessRuntime
+from containers.spawn import run
+from hooks.boot import boot
+from hooks.building import Workshop
+from hooks.errors import ShipError
+from hooks.layout import Layout
+from hooks.ledger import Ledger
+from hooks.queue import Queue
+from hooks.rounds import rounds
+from hooks.settings import git_address
+from hooks.ship import Ship
+from hooks.underway import Deploys
+from proxy.nginx import Proxy
+from receiver.config import Config
+from receiver.relay import Relay
+from receiver.rooms import GitRoom, rooms
+from receiver.ssh.server import ssh_factory
+
+GIT_SECONDS = 600.0
+GIT_KEPT = 1 << 26  # bytes of output kept: a file read from a tree, ids of a shallow history
+
+_log = Logger()
+
+
+@contextmanager
+def only_ship(layout: Layout) -> Iterator[None]:
+    """Hold the root for one ship; `ShipError` when another has it. The file names our pid."""
+    with layout.lock.open("a+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ShipError(f"a ship runs in {layout.root} already: starphleet status") from None
+        lock.truncate(0)
+        lock.write(f"{os.getpid()}\n")
+        lock.flush()
+        yield
+
+
+async def serve(reactor: Any, config: Config, stop: Deferred[None]) -> None:
+    """Run a ship until `stop` fires; then everything it started is stopped too."""
+    config.layout.prepare()
+    with only_ship(config.layout):
+        ship = _ship(reactor, config)
+        try:
+            await _sail(reactor, config, ship, stop)
+        finally:
+            ship.ledger.close()
+
+
+async def _sail(reactor: Any, config: Config, ship: Ship, stop: Deferred[None]) -> None:
+    await boot(ship)
+    lasting = [_lasting(rounds(reactor, ship)), _lasting(ship.proxy.keep())]
+    git_hooks = lay_hooks(config.layout)
+    config.layout.socket.unlink(missing_ok=True)
+    deploys = Deploys(ship)
+    relay = Relay(ship, deploys)
+    asked = reactor.listenUNIX(str(config.layout.socket), relay, mode=0o600)
+    room = GitRoom(
+        layout=config.layout,
+        repository=ship.repository,
+        hooks=git_hooks,
+        address=git_address(config.settings),
+        free_disk=config.settings.free_disk,
+        max_pack=config.max_pack,
+    )
+    factory = ssh_factory(
+        reactor,
+        host_key=config.layout.host_key,
+        keys=config.layout.authorized_keys,
+        rooms=rooms(room),
+        login_timeout=config.login_timeout,
+        per_address=config.logins_per_address,
+        total=config.logins,
+    )
+    listening = reactor.listenTCP(
+        config.settings.ssh_port, factory, backlog=256, interface=config.bind
+    )
+    _log.info("the ship is up: {address}", address=git_address(config.settings))
+    try:
+        await stop
+    finally:
+        _log.info("the ship stops")
+        await listening.stopListening()
+        await asked.stopListening()
+        for one in lasting:
+            one.cancel()
+        await deploys.stop()
+        await ship.stand_down()
+        await ship.proxy.stop()
+
+
+def _lasting(work: Coroutine[Any, Any, None]) -> Deferred[None]:
+    """Work that goes on until it is cancelled."""
+    going: Deferred[None] = Deferred.fromCoroutine(work)
+    going.addErrback(_tell_unless_cancelled)
+    return going
+
+
+def _tell_unless_cancelled(failure: Failure) -> None:
+    if failure.check(CancelledError) is None:
+        _log.failure("work of the ship ended", failure)
+
+
+def lay_hooks(layout: Layout) -> Path:
+    """Git's hooks of this ship, outside every repository: the relay under its two names.
+
+    Written at each start because the interpreter's path differs from machine to machine.
+    """
+    directory = layout.socket.parent / "hooks"
+    shutil.rmtree(directory, ignore_errors=True)
+    directory.mkdir(mode=0o700)
+    source = Path(hooks.__file__).parent / "git" / "relay.py"
+    interpreter = Path(sys.executable).resolve()
+    for name in ("pre-receive", "proc-receive"):
+        hook = directory / name
+        hook.write_text(f"#!{interpreter} -IS\n{source.read_text()}")
+        hook.chmod(0o700)
+    return directory
+
+
+def lay_tools(layout: Layout) -> Path:
+    """A directory with the programs that builds need and a host need not have: uv."""
+    source, target = Path(find_uv_bin()), layout.tools / "uv"
+    target.unlink(missing_ok=True)
+    try:
+        target.hardlink_to(source)
+    except OSError:  # another file system
+        shutil.copy2(source, target)
+    return layout.tools
+
+
+def _ship(reactor: Any, config: Config) -> Ship:
+    layout, settings = config.layout, config.settings
+
+    async def git(
+        argv: Sequence[str], *, env: Mapping[str, str], stdin: bytes = b""
+    ) -> tuple[int, bytes]:
+        done = await run(
+            reactor,
+            argv,
+            env={**env, **config.git_env},
+            stdin=stdin,
+            limits=Limits(seconds=GIT_SECONDS),
+            keep=GIT_KEPT,
+            merge=False,
+        )
+        return (done.exit.status if done.exit.status is not None else 128), done.output
+
+    async def command(argv: Sequence[str], seconds: float) -> tuple[int, str]:
+        done = await run(
+            reactor, argv, env={"PATH": config.path}, limits=Limits(seconds=seconds), spare=True
+        )
+        status = done.exit.status if done.exit.status is not None else 128
+        return status, done.output.decode("utf-8", "replace")
+
+    tools = lay_tools(layout)
+    runtime = ProcessRuntime(reactor, layout.containers, ports=config.service_ports)
+    proxy = Proxy(
+        reactor,
+        layout.nginx,
+        http_port=settings.http_port,
+        bind=config.bind,
+        ship=settings.host,
+        search=config.path,
+        run=command,
+    )
+    return Ship(
+        reactor=reactor,
+        layout=layout,
+        settings=settings,
+        ledger=Ledger(reactor, layout.ledger),
+        runtime=runtime,
+        proxy=proxy,
+        workshop=Workshop(
+            reactor, runtime, layout, settings, tools, {"PATH": config.path, **config.git_env}
+        ),
+        git=git,
+        queue=Queue(settings.deploys_at_once),
+    )

@@ -1,0 +1,184 @@
+"""The ship on this machine, as `starphleet` sees it: started, asked, stopped."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.error import CannotListenError
+from twisted.logger import (
+    FilteringLogObserver,
+    ILogObserver,
+    LogLevel,
+    LogLevelFilterPredicate,
+    globalLogBeginner,
+    textFileLogObserver,
+)
+
+from hooks.errors import ShipError
+from hooks.layout import Layout
+from hooks.settings import git_address
+from receiver.config import Config
+from receiver.daemon import serve
+from receiver.relay import KNOWN
+
+UP_SECONDS = 60.0
+DOWN_SECONDS = 60.0
+
+
+def foreground(config: Config) -> int:
+    """Run the ship until SIGINT or SIGTERM; the exit status."""
+    from twisted.internet import reactor as installed  # where it is needed, for it stays
+
+    reactor: Any = installed
+    globalLogBeginner.beginLoggingTo([_log_observer()], redirectStandardIO=False)
+    stop: Deferred[None] = Deferred()
+    outcome: list[str] = []
+
+    def ended(result: Any) -> None:
+        if result is not None:
+            outcome.append(_why(config, result))
+        if reactor.running:
+            reactor.stop()
+
+    def begin() -> None:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: reactor.callFromThread(stop_once))
+        Deferred.fromCoroutine(serve(reactor, config, stop)).addBoth(ended)
+
+    def stop_once() -> None:
+        if not stop.called:
+            stop.callback(None)
+
+    reactor.callWhenRunning(begin)
+    reactor.run(installSignalHandlers=True)
+    for line in outcome:
+        print(f"starphleet: {line}", file=sys.stderr)
+    return 1 if outcome else 0
+
+
+def _log_observer() -> ILogObserver:
+    """To standard output: what the ship says, and from Twisted what somebody should see to."""
+    wanted = LogLevelFilterPredicate(LogLevel.warn)
+    for room in ("receiver", "hooks", "containers", "buildpacks", "proxy"):
+        wanted.setLogLevelForNamespace(room, LogLevel.info)
+    return FilteringLogObserver(textFileLogObserver(sys.stdout), [wanted])
+
+
+def _why(config: Config, failure: Any) -> str:
+    """One line for a person; what is not meant for one is logged whole."""
+    error = failure.value
+    if isinstance(error, CannotListenError):
+        return f"port {error.port} is taken: set STARPHLEET_SSH_PORT ({error.socketError})"
+    if isinstance(error, KNOWN):
+        return str(error)
+    failure.printTraceback(file=sys.stderr)
+    return f"the ship could not go on: {error}"
+
+
+def up(config: Config) -> None:
+    """Start the ship in the background and wait until it answers; nothing if it does already."""
+    if status(config) is not None:
+        return
+    config.layout.prepare()
+    before = config.layout.log.stat().st_size if config.layout.log.exists() else 0
+    with config.layout.log.open("ab") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "receiver.cli", "ship"],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+    end = time.monotonic() + UP_SECONDS
+    while status(config) is None:
+        if process.poll() is not None or time.monotonic() > end:
+            raise ShipError(f"the ship did not start; {_said(config.layout, before)}")
+        time.sleep(0.05)
+
+
+def down(config: Config) -> bool:
+    """Stop the ship and wait for its end; False when none runs."""
+    pid = _pid(config.layout)
+    if pid is None:
+        return False
+    os.kill(pid, signal.SIGTERM)
+    end = time.monotonic() + DOWN_SECONDS
+    while _pid(config.layout) is not None:
+        if time.monotonic() > end:
+            raise ShipError(f"the ship (process {pid}) did not stop within {DOWN_SECONDS:g} s")
+        time.sleep(0.05)
+    return True
+
+
+def status(config: Config) -> dict[str, Any] | None:
+    """What the ship says of itself; `None` when none answers."""
+    try:
+        with socket.socket(socket.AF_UNIX) as ship:
+            ship.settimeout(10)
+            ship.connect(str(config.layout.socket))
+            ship.sendall(b'{"hook": "status"}\n')
+            answer: dict[str, Any] = json.loads(ship.makefile("rb").readline())
+            return answer
+    except (OSError, ValueError):
+        return None
+
+
+def shown(config: Config, status: Mapping[str, Any]) -> str:
+    """`status` for a person."""
+    lines = [f"the ship is up: {git_address(config.settings)}"]
+    for one in status["services"]:
+        left = "" if one["expires"] is None else f"  expires in {_span(one['expires'])}"
+        lines.append(
+            f"  {one['service']:<20} {one['commit'][:7]} by {one['owner']}  {one['url']}{left}"
+        )
+    if not status["services"]:
+        lines.append("  it serves nothing yet")
+    lines += [f"  {name:<20} is being deployed" for name in status["running"]]
+    lines += [f"  {name:<20} waits" for name in status["waiting"]]
+    return "\n".join(lines)
+
+
+def welcome(config: Config) -> list[str]:
+    """How to reach a ship that is up."""
+    return [
+        f"the ship is up: git over {git_address(config.settings)}/NAME, "
+        f"http on port {config.settings.http_port}",
+        f"everything it keeps is in {config.layout.root}, its log in {config.layout.log}",
+    ]
+
+
+def _span(epoch: float) -> str:
+    left = max(0, int(epoch - time.time()))
+    return f"{left // 3600} h {left % 3600 // 60} min" if left >= 3600 else f"{left // 60} min"
+
+
+def _pid(layout: Layout) -> int | None:
+    """The process that holds the ship's lock."""
+    try:
+        with layout.lock.open() as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return int(lock.read().strip() or 0) or None
+    except FileNotFoundError:
+        pass
+    return None
+
+
+def _said(layout: Layout, start: int) -> str:
+    """The reason in the ship's log: its last line since `start` bytes."""
+    with layout.log.open("rb") as log:
+        log.seek(start)
+        lines = log.read().decode("utf-8", "replace").split("\n")
+    said = [line for line in lines if line.startswith("starphleet: ")]
+    return said[-1].removeprefix("starphleet: ") if said else f"see {layout.log}"

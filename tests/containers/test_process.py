@@ -1,0 +1,169 @@
+"""What is particular to the `process` runtime: crashes between its steps, and hosts that forbid."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+from unittest import skipUnless
+
+from twisted.internet import reactor
+from twisted.trial.unittest import TestCase
+
+from containers import files, record
+from containers.interface import Address, Backoff, Container, ContainerError, Exit, Limits
+from containers.keep import keep
+from containers.process import ProcessRuntime
+
+PORTS = range(19200, 19300)
+SLEEP = ("sleep", "60")
+
+
+class ProcessRuntimeTests(TestCase):
+    timeout = 60
+
+    def setUp(self) -> None:
+        self.place = Path(tempfile.mkdtemp(prefix="process-"))
+        self.place.chmod(0o755)
+        self.addCleanup(shutil.rmtree, self.place)
+        self.root = self.place / "root"
+        self.runtime = self.another()
+        self.addCleanup(self.runtime.sweep, set())
+
+    def another(self, **given: Any) -> ProcessRuntime:
+        return ProcessRuntime(reactor, self.root, ports=PORTS, **given)
+
+    async def start(self, container: Container, *argv: str) -> Address:
+        return await self.runtime.start(
+            container, argv or SLEEP, env={}, log=self.place / "log", limits=Limits()
+        )
+
+    async def test_half_made(self) -> None:
+        """What a crash left half-made is named but not found; it is made anew, or swept."""
+        for name in (".making-a", ".making-b", ".going-c"):
+            (self.root / name / "app").mkdir(parents=True)
+        self.assertEqual(self.runtime.names(), {"a", "b", "c"})
+        self.assertIsNone(self.runtime.find("a"))
+        container = await self.runtime.containerize("a")
+        self.assertTrue((container.directory / "tmp").is_dir())
+        (self.root / ".going-a").mkdir()
+        await self.runtime.sweep({"a"})
+        self.assertEqual(self.runtime.names(), {"a"})
+        left = {entry.name for entry in self.root.iterdir()}
+        self.assertEqual(left, {"a", ".accounts"})
+
+    async def test_killed_between_spawn_and_note(self) -> None:
+        """A service whose process was never noted down is found by its mark, and adopted."""
+        for adopter in (self.runtime, self.another(sandbox=False)):
+            self.runtime = adopter
+            container = await adopter.containerize("a")
+            address = await self.start(container)
+            path = container.directory / record.RECORD
+            noted = json.loads(path.read_text())
+            path.write_text(json.dumps({**noted, "pid": None, "ticks": None}))
+            later = self.another(sandbox=adopter.sandboxed)
+            self.assertEqual(later.adopt(container), address)
+            self.assertEqual(json.loads(path.read_text()), noted)
+            await later.stop(container, grace=0)
+            self.assertFalse((await adopter.exited(container)).ok)
+
+    async def test_not_the_same_process(self) -> None:
+        """A note of another boot, of a reused pid, or a broken one adopts nothing."""
+        container = await self.runtime.containerize("a")
+        await self.start(container)
+        path = container.directory / record.RECORD
+        noted = json.loads(path.read_text())
+        for change in ({"boot": "another"}, {"ticks": 1}, {"pid": os.getpid()}, {"port": None}):
+            path.write_text(json.dumps({**noted, **change}))
+            self.assertIsNone(self.another().adopt(container), change)
+        path.write_text("{")
+        self.assertIsNone(self.another().adopt(container))
+
+    async def test_cannot_start(self) -> None:
+        """A start that fails says why, and its port is free again."""
+        container = await self.runtime.containerize("a")
+        (self.place / "log").mkdir()
+        with self.assertRaisesRegex(ContainerError, "cannot start a: .*Is a directory"):
+            await self.start(container)
+        with self.assertRaisesRegex(ContainerError, "there is no container b"):
+            await self.start(Container("b", self.root / "b"))
+        with self.assertRaisesRegex(ContainerError, "there is no command"):
+            await self.runtime.run(
+                container, [], env={}, output=lambda _: None, limits=Limits(seconds=5)
+            )
+
+    async def test_killed_from_outside(self) -> None:
+        """A service whose processes somebody kills is noticed, and leaves nothing behind."""
+        container = await self.runtime.containerize("a")
+        await self.start(container)
+        noted = json.loads((container.directory / record.RECORD).read_text())
+        os.kill(noted["pid"], 9)
+        self.assertEqual(await self.runtime.exited(container), Exit(signal=9))
+        self.assertEqual(self.runtime.listening(container), [])
+        await self.start(container)
+
+    async def test_kept_alive(self) -> None:
+        """A service that ends is started again on its address, later each time."""
+        container = await self.runtime.containerize("a")
+        address = await self.start(container, "sh", "-c", "exit 4")
+        told: list[tuple[Exit, float]] = []
+
+        class EnoughError(Exception):
+            pass
+
+        def on_exit(exit: Exit, delay: float) -> None:
+            told.append((exit, delay))
+            if len(told) == 4:
+                raise EnoughError
+
+        async def restart() -> None:
+            again = await self.runtime.start(
+                container,
+                ["sh", "-c", "exit 4"],
+                env={},
+                log=self.place / "log",
+                limits=Limits(),
+                address=address,
+            )
+            self.assertEqual(again, address)
+
+        with self.assertRaises(EnoughError):
+            await keep(
+                reactor, self.runtime, container, restart, backoff=Backoff(0.01), on_exit=on_exit
+            )
+        self.assertEqual(told, [(Exit(status=4), delay) for delay in (0.01, 0.02, 0.04, 0.08)])
+
+    def test_sandbox_forbidden(self) -> None:
+        """A bubblewrap that is there but may not work is noticed, with its own words."""
+        program = self.place / "bwrap"
+        program.write_text("#!/bin/sh\necho 'bwrap: No permissions'; exit 1\n")
+        program.chmod(0o755)
+        self.patch(shutil, "which", lambda *_, **__: str(program))
+        runtime = self.another()
+        self.assertFalse(runtime.sandboxed)
+        self.assertEqual(runtime.reason, "bwrap: No permissions")
+        with self.assertRaisesRegex(ContainerError, "no sandbox: bwrap: No permissions"):
+            self.another(sandbox=True)
+        self.patch(shutil, "which", lambda *_, **__: None)
+        self.assertEqual(self.another().reason, "bubblewrap is not installed")
+
+    @skipUnless(os.geteuid() == 0, "only root gives its services another user")
+    def test_root_that_nobody_can_reach(self) -> None:
+        """Without a sandbox, a directory that the services' user cannot pass is an error."""
+        self.place.chmod(0o700)
+        with self.assertRaisesRegex(ContainerError, f"{self.place} cannot be passed by other"):
+            self.another(sandbox=False)
+        self.assertTrue(self.another().sandboxed)
+
+    async def test_closed_directories_are_removed(self) -> None:
+        """A tree whose owner closed its directories is removed all the same."""
+        container = await self.runtime.containerize("a")
+        deep = container.app / "one" / "two"
+        deep.mkdir(parents=True)
+        for closed in (deep, deep.parent):
+            closed.chmod(0)
+        files.remove_container(container)
+        self.assertIsNone(self.runtime.find("a"))

@@ -1,0 +1,67 @@
+"""Environments and orders."""
+
+from __future__ import annotations
+
+from twisted.internet.defer import Deferred
+from twisted.trial.unittest import SynchronousTestCase
+
+from hooks.environment import effective, read_env_file
+from hooks.errors import Refused
+from hooks.orders import Orders, healthcheck_path, orders_of_push
+from hooks.push import read_push
+from tests.hooks.scene import bare, commit, git, scratch
+
+ZERO = "0" * 40
+
+
+class EnvFiles(SynchronousTestCase):
+    def test_assignments_are_read_as_they_stand(self) -> None:
+        """Quotes and `export` are understood, nothing is expanded or run."""
+        text = "A=1\n\n# note\nexport B='x y'\nC=\"$A `id` $(id)\"\nD=\n"
+        self.assertEqual(
+            read_env_file(text, ".env"), {"A": "1", "B": "x y", "C": "$A `id` $(id)", "D": ""}
+        )
+
+    def test_what_is_no_assignment_is_named_by_its_line(self) -> None:
+        """The line of the first mistake is told."""
+        for text, line in (("A=1\n\nfoo bar\n", 3), ("x\n", 1), ("A=1\n1B=2\n", 2)):
+            with self.subTest(text=text), self.assertRaisesRegex(Refused, rf"^\.env:{line}:"):
+                read_env_file(text, ".env")
+
+    def test_later_layers_are_stronger(self) -> None:
+        """Each layer overrides what stood before it, the defaults first."""
+        found = effective({"A": "1", "PORT": "1"}, {"A": "2"})
+        self.assertEqual((found["A"], found["PORT"]), ("2", "1"))
+        self.assertEqual(effective()["PORT"], "3000")
+
+
+class OrdersOfPushes(SynchronousTestCase):
+    def orders(self, files: dict[str, str]) -> Orders:
+        home = scratch(self)
+        oid = commit(home / "work", files)
+        repository = bare(home / "app.git")
+        git(home / "work", "push", "-q", str(repository.path), "master")
+        push = read_push("app", "ann", [(ZERO, oid, "refs/heads/master")], [])
+        return self.successResultOf(Deferred.fromCoroutine(orders_of_push(push, repository, 60.0)))
+
+    def test_the_files_of_the_commit_give_the_orders(self) -> None:
+        """Procfile, .env and healthcheck are read; the release is named by what is effective."""
+        plain = self.orders({"a": "1"})
+        orders = self.orders(
+            {"Procfile": "web: x\n", ".env": "A=1\n", "healthcheck": "# how\nup?x=1\n"}
+        )
+        self.assertEqual(orders.processes, {"web": "x"})
+        self.assertEqual(orders.healthcheck, "/up?x=1")
+        self.assertEqual(orders.ttl, 60.0)
+        self.assertNotEqual(orders.release.configuration, plain.release.configuration)
+
+    def test_a_check_that_is_no_path_is_refused(self) -> None:
+        """A healthcheck cannot put anything into a request but its path."""
+        for text in ("/a b", "/a\r\nX: y", "/\x00", "/é"):
+            with self.subTest(text=text), self.assertRaises(Refused):
+                healthcheck_path({"HEALTHCHECK": text}, None)
+
+    def test_the_variable_is_stronger_than_the_file(self) -> None:
+        """HEALTHCHECK wins over the healthcheck file, and neither means none."""
+        self.assertEqual(healthcheck_path({"HEALTHCHECK": "/v"}, "/f\n"), "/v")
+        self.assertIsNone(healthcheck_path({}, "# nothing\n\n"))

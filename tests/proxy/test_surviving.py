@@ -1,0 +1,166 @@
+"""nginx outlives the ship, and the ship brings back nginx."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import psutil
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorFDSet
+from twisted.trial.unittest import SynchronousTestCase
+
+from proxy.engine import Patience
+from proxy.nginx import Proxy
+from proxy.processes import Nginx, ended, find_all, master_of, orphans_of
+from proxy.routes import Backend, ProxyError, Route
+from tests.proxy.load import Load
+from tests.proxy.reactor import reactor, until
+from tests.proxy.world import ProxyCase, route
+
+
+def alive(pid: int) -> bool:
+    return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+
+
+class SurvivalTests(ProxyCase):
+    async def test_new_ship_adopts(self) -> None:
+        """A new ship takes over a serving nginx: same workers, no reload, no lost request."""
+        blue, green = self.app("blue"), self.app("green")
+        hello = route("hello")
+        await self.started_with({hello: blue.backend})
+        before = await self.workers()
+        load = Load()
+        await load.begin(self.port, "/~hello/", 5)
+        for backend in (blue.backend, green.backend):
+            successor = self.proxy()
+            self.assertEqual(await successor.start({hello: backend}), {})
+            answer = await self.fetch("/~hello/")
+            self.assertEqual(answer.json["app"], backend.container)
+        _, failures = await load.end()
+        self.assertEqual(failures, [])
+        self.assertEqual(await self.workers(), before)
+        await successor.publish(hello, blue.backend)
+        self.assertEqual((await self.fetch("/~hello/")).json["app"], "blue")
+
+    async def test_new_ship_with_another_table(self) -> None:
+        """A new ship makes an adopted nginx serve its own table, and nothing else."""
+        app = self.app("hello")
+        await self.started_with({route("old"): app.backend, route("same"): app.backend})
+        master = await self.master()
+        await self.proxy().start({route("same"): app.backend, route("new"): app.backend})
+        for name, status in (("old", 404), ("same", 200), ("new", 200)):
+            self.assertEqual((await self.fetch(f"/~{name}/")).status, status)
+        self.assertEqual(await self.master(), master)
+        self.assertNotIn("old", (self.prefix / "backends").read_text())
+
+    async def test_killed_nginx_is_started_again(self) -> None:
+        """After kill -9 of the master, nginx serves the table again, switched backend included."""
+        blue, green = self.app("blue"), self.app("green")
+        proxy = await self.started_with({route("hello"): blue.backend})
+        await proxy.publish(route("hello"), green.backend)
+        kept = Deferred.fromCoroutine(proxy.keep())
+        for _ in range(2):
+            master = await self.master()
+            self.kill(master)
+            await until(lambda m=master: self.new_master(m), "another master")
+            await until(self.serves_green, "service to answer")
+        await proxy.publish(route("more"), blue.backend)
+        self.assertEqual((await self.fetch("/~more/")).status, 200)
+        await proxy.stop()
+        await kept
+
+    async def test_orphans_finish_what_they_have(self) -> None:
+        """Workers of a killed master answer their open requests, then go."""
+        app = self.app("hello")
+        proxy = await self.started(app)
+        kept = Deferred.fromCoroutine(proxy.keep())
+        client = await self.client()
+        await client.ask("/~hello/hold")
+        await until(lambda: app.held, "request to arrive")
+        orphans = await self.workers()
+        master = await self.master()
+        self.kill(master)
+        await until(lambda: self.new_master(master), "another master")
+        app.let_go()
+        await client.receives(b"let go")
+        await until(lambda: not any(map(alive, orphans)), "orphans to go")
+        await proxy.stop()
+        await kept
+
+    async def test_publish_revives(self) -> None:
+        """A publish that finds nginx dead starts it, with nobody keeping it."""
+        blue, green = self.app("blue"), self.app("green")
+        proxy = await self.started_with({route("hello"): blue.backend})
+        await self.kill_all()
+        await proxy.publish(route("hello"), green.backend)
+        self.assertEqual((await self.fetch("/~hello/")).json["app"], "green")
+        await self.kill_all()
+        await proxy.publish(route("more"), blue.backend)
+        self.assertEqual((await self.fetch("/~more/")).status, 200)
+
+    async def test_hung_nginx_is_replaced(self) -> None:
+        """A ship that finds an nginx of its prefix that does not answer ends it and starts one."""
+        app = self.app("hello")
+        await self.started(app)
+        (self.prefix / "control" / "socket").unlink()
+        master = await self.master()
+        await self.proxy().start({route("hello"): app.backend})
+        self.assertFalse(alive(master))
+        self.assertEqual((await self.fetch("/~hello/")).status, 200)
+
+    async def test_stop_ends_everything(self) -> None:
+        """After stop no process of this prefix is left, even with a stream open; start works."""
+        app = self.app("hello")
+        proxy = await self.started(app, patience=Patience(verify=20.0, stop=0.2))
+        client = await self.client()
+        await client.ask("/~hello/events")
+        await until(lambda: app.held, "stream to open")
+        await proxy.stop()
+        self.assertEqual(find_all(self.log()), [])
+        with self.assertRaisesRegex(ProxyError, "not started"):
+            await proxy.publish(route("hello"), app.backend)
+        await proxy.start({route("hello"): app.backend})
+        self.assertEqual((await self.fetch("/~hello/")).status, 200)
+
+    async def started_with(self, table: dict[Route, Backend]) -> Proxy:
+        proxy = self.proxy()
+        self.assertEqual(await proxy.start(table), {})
+        return proxy
+
+    def log(self) -> Path:
+        return self.prefix.resolve() / "logs" / "error.log"
+
+    def new_master(self, old: int) -> bool:
+        master = master_of(find_all(self.log()))
+        return master is not None and master.pid != old
+
+    async def serves_green(self) -> bool:
+        try:
+            return bool((await self.fetch("/~hello/")).json["app"] == "green")
+        except OSError:
+            return False
+
+    async def kill_all(self) -> None:
+        processes = sorted(find_all(self.log()), key=lambda nginx: not nginx.titled_master)
+        for nginx in processes:
+            self.kill(nginx.pid)
+        for nginx in processes:
+            await ended(IReactorFDSet(reactor), nginx)
+
+
+class ProcessTests(SynchronousTestCase):
+    def test_fresh_worker_is_no_master(self) -> None:
+        """A worker that still bears its master's title is not taken for the master."""
+        master, fresh = Nginx(10, 1, True, 1.0), Nginx(11, 10, True, 2.0)
+        self.assertEqual(master_of([fresh, master]), master)
+        self.assertEqual(orphans_of([fresh, master]), [])
+
+    def test_orphans_have_no_master(self) -> None:
+        """Only workers whose master is gone are orphans."""
+        master, worker, orphan = (
+            Nginx(10, 1, True, 1.0),
+            Nginx(11, 10, False, 2.0),
+            Nginx(9, 1, False, 0.5),
+        )
+        self.assertEqual(orphans_of([master, worker, orphan]), [orphan])
+        self.assertIsNone(master_of([orphan]))

@@ -1,0 +1,169 @@
+"""A ship that is nothing but its SSH server, in a process of its own, and real clients for it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, cast
+
+import psutil
+
+PLAIN_PATH = {"PATH": "/usr/bin:/bin"}
+CLIENT_ENV = {**PLAIN_PATH, "HOME": "/nonexistent", "GIT_CONFIG_NOSYSTEM": "1"}
+
+
+def until(condition: Callable[[], object], what: str, seconds: float = 15) -> None:
+    """Wait for a condition, or fail saying what did not come."""
+    end = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > end:
+            raise AssertionError(f"after {seconds} s still not: {what}")
+        time.sleep(0.01)
+
+
+def make_key(path: Path, kind: str = "ed25519", bits: int = 0) -> Path:
+    size = ("-b", str(bits)) if bits else ()
+    subprocess.run(
+        ("ssh-keygen", "-q", "-t", kind, *size, "-N", "", "-C", "", "-f", str(path)), check=True
+    )
+    return path
+
+
+class Ship:
+    """The server process, with alice's key in its directory, and how clients reach it."""
+
+    def __init__(self, **settings: object) -> None:
+        self.root = Path(tempfile.mkdtemp(prefix="ssh-ship-"))
+        self.keys = self.root / "authorized_keys"
+        self.keys.mkdir()
+        self.alice = self.admit("alice")
+        self.log = self.root / "log"
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen(
+                (sys.executable, __file__, str(self.root), json.dumps(settings)),
+                stdout=subprocess.PIPE,
+                stderr=log,
+                env={**os.environ, "LEAK": "of the ship's own environment"},
+            )
+        assert self.process.stdout is not None
+        self.port = int(self.process.stdout.readline())
+        self.watched = psutil.Process(self.process.pid)
+
+    def admit(self, owner: str, kind: str = "ed25519", bits: int = 0) -> Path:
+        """A new key of `owner`'s, who may log in with it; the private half's path."""
+        path = make_key(self.root / f"{owner}-{kind}{bits or ''}", kind, bits)
+        with (self.keys / f"{owner}.pub").open("a") as file:
+            file.write(path.with_name(path.name + ".pub").read_text())
+        return path
+
+    def close(self) -> None:
+        self.process.terminate()
+        self.process.wait()
+        assert self.process.stdout is not None
+        self.process.stdout.close()
+        shutil.rmtree(self.root)
+
+    def idle_descriptors(self) -> int:
+        """How many it has open while running and without clients."""
+        self.run("who")
+        until(lambda: len(self.watched.net_connections()) == 1, "only the listening port is left")
+        count: int = self.watched.num_fds()
+        return count
+
+    def ssh(self, *options: str, key: Path | None = None, port: int = 0) -> tuple[str, ...]:
+        """The client's argv, up to the options; a destination and a command are to follow."""
+        return (
+            "ssh",
+            *("-F", "none", "-p", str(port or self.port), "-i", str(key or self.alice)),
+            *("-o", "IdentitiesOnly=yes", "-o", "BatchMode=yes"),
+            *("-o", "StrictHostKeyChecking=no", "-o", "LogLevel=ERROR"),
+            *("-o", f"UserKnownHostsFile={self.root / 'known_hosts'}"),
+            *options,
+        )
+
+    def run(
+        self,
+        command: str,
+        *options: str,
+        stdin: bytes = b"",
+        key: Path | None = None,
+        account: str = "git",
+        port: int = 0,
+        timeout: float = 30,
+    ) -> subprocess.CompletedProcess[bytes]:
+        """Run a command by ssh; an empty one asks for a shell."""
+        argv = (
+            *self.ssh(*options, key=key, port=port),
+            f"{account}@127.0.0.1",
+            *((command,) * bool(command)),
+        )
+        return subprocess.run(
+            argv, input=stdin, capture_output=True, timeout=timeout, env=CLIENT_ENV, check=False
+        )
+
+    def git(self, *argv: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+        who = {"GIT_AUTHOR_NAME": "a", "GIT_AUTHOR_EMAIL": "a@example.org"}
+        who |= {name.replace("AUTHOR", "COMMITTER"): value for name, value in who.items()}
+        env = {**CLIENT_ENV, **who, "GIT_SSH_COMMAND": " ".join(self.ssh())}
+        return subprocess.run(
+            ("git", *argv), cwd=cwd, env=env, capture_output=True, text=True, check=False
+        )
+
+
+def serve(root: Path, settings: dict[str, Any]) -> None:
+    """The server's process."""
+    from twisted.internet import reactor as default_reactor
+    from twisted.logger import globalLogBeginner, textFileLogObserver
+
+    from receiver.ssh import child, transport
+    from receiver.ssh.interface import Command, Login, Words
+    from receiver.ssh.server import ssh_factory
+
+    reactor = cast(Any, default_reactor)
+    transport.REKEY_BYTES = settings.pop("rekey_bytes", transport.REKEY_BYTES)
+    transport.REKEY_SECONDS = settings.pop("rekey_seconds", transport.REKEY_SECONDS)
+    child.GRACE = settings.pop("grace", child.GRACE)
+
+    def git(login: Login, command: str | None, protocol: str | None) -> Command | Words:
+        verb, _, rest = (command or "").partition(" ")
+        env = PLAIN_PATH | ({"GIT_PROTOCOL": protocol} if protocol else {})
+        if command is None:
+            return Words(f"Hello {login.key.owner}.\nPush with git.\n", 0)
+        if verb == "who":
+            return Words(f"{login.account} {login.key.owner} {login.peer}\n", 0)
+        if verb == "words":
+            return Words("x" * int(rest), 7)
+        if verb in ("git-receive-pack", "git-upload-pack"):
+            name = rest.strip("'").lstrip("/")
+            return Command(("git", verb.removeprefix("git-"), name), env, root)
+        if verb == "sh":
+            return Command(("/bin/sh", "-c", rest), env, root)
+        if verb == "env":
+            return Command(("/usr/bin/env",), env, root)
+        raise RuntimeError(f"a room that breaks: {verb}")
+
+    def admiral(login: Login, command: str | None, protocol: str | None) -> Command | Words:
+        return Words("not on this ship yet\n")
+
+    factory = ssh_factory(
+        reactor,
+        host_key=root / "host_key",
+        keys=root / "authorized_keys",
+        rooms={"git": git, "admiral": admiral},
+        **settings,
+    )
+    globalLogBeginner.beginLoggingTo([textFileLogObserver(sys.stderr)], redirectStandardIO=False)
+    port = reactor.listenTCP(0, factory, backlog=200, interface="127.0.0.1")
+    print(port.getHost().port, flush=True)
+    reactor.run()
+
+
+if __name__ == "__main__":
+    serve(Path(sys.argv[1]), json.loads(sys.argv[2]))

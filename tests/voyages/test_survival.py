@@ -1,0 +1,92 @@
+"""`kill -9` of the ship at any moment: what served serves, and nothing half-made stays."""
+
+from __future__ import annotations
+
+import os
+
+import psutil
+
+from tests.voyages.apps import slow_build, web
+from tests.voyages.harbour import Harbour, until
+from tests.voyages.test_watching import read_until
+
+
+def services(harbour: Harbour) -> list[psutil.Process]:
+    """Processes of services of this ship."""
+    marker = str(harbour.root / "containers")
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if any(marker in value for value in process.environ().values()):
+                found.append(process)
+        except (psutil.AccessDenied, psutil.NoSuchProcess):
+            continue
+    return found
+
+
+def test_what_served_goes_on_serving_through_a_kill(harbour: Harbour) -> None:
+    """The services and nginx outlive the ship, and the next ship takes them over as they are."""
+    url = harbour.app(web("steady")).push("steady").url
+    before = {process.pid for process in services(harbour)}
+    harbour.kill()
+    assert harbour.get(url).text == "steady"
+    harbour.up()
+    assert harbour.get(url).text == "steady"
+    assert {process.pid for process in services(harbour)} == before
+
+
+def test_a_stopped_ship_brings_everything_back_without_a_build(harbour: Harbour) -> None:
+    """After `down` nothing runs; after `up` the same release answers at the same URL."""
+    url = harbour.app(web("back")).push("back").url
+    harbour.down()
+    assert services(harbour) == []
+    harbour.up()
+    until(lambda: harbour.get(url).text == "back", "the service answers")
+
+
+def test_a_service_that_died_with_the_ship_is_started_again(harbour: Harbour) -> None:
+    """Ship and service both killed: the release is started from its container."""
+    url = harbour.app(web("both")).push("both").url
+    harbour.kill()
+    for process in services(harbour):
+        process.kill()
+    harbour.up()
+    until(lambda: harbour.get(url).text == "both", "the service answers")
+
+
+def test_a_killed_deploy_leaves_nothing_half_made(harbour: Harbour) -> None:
+    """Killed during a build: the old version serves, the new one left no container, no process,
+    no ref; the same commit can be pushed."""
+    app = harbour.app(web("old"))
+    url = app.push("half").url
+    kept = {path.name for path in (harbour.root / "containers").glob("half-*")}
+    before = app.git("ls-remote", harbour.remote("half")).text
+    app.commit(slow_build("new", "sleep 2"))
+    push = app.pushing("half")
+    read_until(push, "building")
+    harbour.kill()
+    push.communicate(timeout=60)
+    assert push.returncode != 0
+    harbour.up()
+    assert harbour.get(url).text == "old"
+    assert {path.name for path in (harbour.root / "containers").glob("half-*")} == kept
+    assert app.git("ls-remote", harbour.remote("half")).text == before
+    assert not list((harbour.root / "scratch").iterdir())
+    app.push("half")
+    assert harbour.get(url).text == "new"
+
+
+def test_a_service_that_ends_is_started_again(harbour: Harbour) -> None:
+    """Autorestart: killed from outside, it answers again at the same URL."""
+    url = harbour.app(web("again")).push("again").url
+    for process in services(harbour):
+        if process.name().startswith("python"):
+            os.kill(process.pid, 9)
+    until(lambda: harbour.get(url).text == "again", "the service answers again")
+
+
+def test_one_ship_per_root(harbour: Harbour) -> None:
+    """A second ship in the same root is refused in words."""
+    said = harbour.starphleet("ship", check=False)
+    assert said.status == 1
+    assert "a ship runs in" in said.text
