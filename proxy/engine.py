@@ -23,7 +23,7 @@ from twisted.internet.threads import deferToThreadPool
 from proxy.control import Control, ControlError, Worker
 from proxy.distribution import Run
 from proxy.files import Generations, log_tail, trim_log
-from proxy.processes import Nginx, ended, find_all, master_of, orphans_of, tell
+from proxy.processes import Nginx, alive, ended, find_all, master_of, orphans_of, tell
 from proxy.render import Instance
 from proxy.routes import ProxyError
 
@@ -107,10 +107,9 @@ class Engine:
             since = self._log.stat().st_size
             self.generations.make_current(generation)
             await self._part_politely()
-            if self.master is None or not tell(self.master, signal.SIGHUP):
+            told = self.master is not None and tell(self.master, signal.SIGHUP)
+            if not (told and await self._verify(generation, since)):
                 await self._launch(generation, since)
-            else:
-                await self._verify(generation, since)
         self.generations.drop_old(generation)
 
     async def revive(self, generation: int) -> bool:
@@ -126,28 +125,30 @@ class Engine:
 
     async def gone(self, most: float) -> bool:
         """Wait up to `most` seconds for nginx to end; whether it has."""
-        if self.master is None:
-            return True
-        end = Deferred.fromCoroutine(ended(IReactorFDSet(self._reactor), self.master))
-        try:
-            await end.addTimeout(most, self._reactor)
-        except defer.TimeoutError:
-            return False
-        return True
+        return self.master is None or await self._ended([self.master], most)
 
     async def stop(self) -> None:
-        """Let open requests finish for a while, then end nginx."""
+        """Let open requests finish for a while, then end nginx and all that is left of it."""
         async with self._turn:
             for number in (signal.SIGQUIT, signal.SIGTERM, signal.SIGKILL):
                 found = await self._find()
-                self.master = master_of(found)
-                for nginx in found if number == signal.SIGKILL else orphans_of(found):
-                    tell(nginx, number)
-                if self.master is None or not tell(self.master, number):
-                    break
-                if await self.gone(self._patience.stop):
+                heads = {*orphans_of(found), master_of(found)}
+                for nginx in found:
+                    if nginx in heads or number == signal.SIGKILL:
+                        tell(nginx, number)
+                if await self._ended(found, self._patience.stop):
                     break
             self.master = None
+
+    async def _ended(self, processes: Sequence[Nginx], most: float) -> bool:
+        deadline = self._reactor.seconds() + most
+        for nginx in processes:
+            end = Deferred.fromCoroutine(ended(IReactorFDSet(self._reactor), nginx))
+            try:
+                await end.addTimeout(max(0.0, deadline - self._reactor.seconds()), self._reactor)
+            except defer.TimeoutError:
+                return False
+        return True
 
     async def trim(self) -> None:
         """Bound the error log."""
@@ -161,6 +162,7 @@ class Engine:
         return await self._aside(find_all, self._log)
 
     async def _launch(self, generation: int, since: int) -> None:
+        self.master = None
         await self._clear(orphans_of(await self._find()))
         self._instance.control.unlink(missing_ok=True)
         status, output = await self._run([*self._argv, "-c", "current/nginx.conf"], RUN_LIMIT)
@@ -191,15 +193,18 @@ class Engine:
             await self.control.close_connections()
             await deferLater(self._reactor, self._patience.parting)
 
-    async def _verify(self, generation: int, since: int) -> None:
+    async def _verify(self, generation: int, since: int) -> bool:
+        """Wait until `generation` answers; false if the master that was told so has died."""
         deadline = self._reactor.seconds() + self._patience.verify
         pause, said = 0.002, "its workers did not appear"
         while self._reactor.seconds() < deadline:
             try:
                 if answers(await self.control.workers(), generation):
-                    return
+                    return True
             except ControlError as error:
                 said = str(error)
+            if self.master is not None and not alive(self.master):
+                return False
             await deferLater(self._reactor, pause)
             pause = min(0.05, pause * 1.5)
         raise ProxyError(

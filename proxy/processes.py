@@ -7,6 +7,7 @@ error log open is ours. Workers outlive a killed master and keep its port: they 
 from __future__ import annotations
 
 import os
+import select
 import signal
 from pathlib import Path
 
@@ -67,12 +68,25 @@ def _open(nginx: Nginx) -> int | None:
     except ProcessLookupError:
         return None
     try:
-        if psutil.Process(nginx.pid).create_time() == nginx.started:
-            return descriptor
+        same = psutil.Process(nginx.pid).create_time() == nginx.started
     except psutil.Error:
-        pass
+        same = False
+    # Readable is ended: a zombie that nobody reaps still has a pid, and takes signals.
+    end = select.poll()
+    end.register(descriptor, select.POLLIN)
+    if same and not end.poll(0):
+        return descriptor
     os.close(descriptor)
     return None
+
+
+def alive(nginx: Nginx) -> bool:
+    """Whether this very process still runs."""
+    descriptor = _open(nginx)
+    if descriptor is None:
+        return False
+    os.close(descriptor)
+    return True
 
 
 def tell(nginx: Nginx, number: signal.Signals) -> bool:

@@ -71,6 +71,8 @@ def _log_observer() -> ILogObserver:
     wanted = LogLevelFilterPredicate(LogLevel.warn)
     for room in ("receiver", "hooks", "containers", "buildpacks", "proxy"):
         wanted.setLogLevelForNamespace(room, LogLevel.info)
+    for chatty in ("channel", "connection"):  # Conch logs by the names of our sub-classes
+        wanted.setLogLevelForNamespace(f"receiver.ssh.{chatty}", LogLevel.warn)
     return FilteringLogObserver(textFileLogObserver(sys.stdout), [wanted])
 
 

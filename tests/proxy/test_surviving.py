@@ -87,6 +87,18 @@ class SurvivalTests(ProxyCase):
         await proxy.stop()
         await kept
 
+    async def test_stop_ends_orphans(self) -> None:
+        """Workers of a killed master that still hold a stream end with `stop`, too."""
+        app = self.app("hello")
+        proxy = await self.started(app, patience=Patience(verify=20.0, stop=0.2))
+        client = await self.client()
+        await client.ask("/~hello/events")
+        await until(lambda: app.held, "stream to open")
+        self.kill(await self.master())
+        await proxy.publish(route("new"), app.backend)
+        await proxy.stop()
+        self.assertEqual(find_all(self.log()), [])
+
     async def test_publish_revives(self) -> None:
         """A publish that finds nginx dead starts it, with nobody keeping it."""
         blue, green = self.app("blue"), self.app("green")

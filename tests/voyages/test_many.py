@@ -32,7 +32,7 @@ while True:
 @pytest.fixture
 def fleet(harbour: Harbour) -> App:
     """A repository for commits that are made without a work tree."""
-    return harbour.app({"Procfile": "web: exec python3 -SE server.py\n", "server.py": SERVER})
+    return harbour.app({"Procfile": "web: exec python3 -SE server.py\n", "server.py": SERVER, "says": ""})
 
 
 def versions(app: App, count: int, *, in_a_row: bool) -> list[str]:
@@ -72,7 +72,7 @@ def at_rest(harbour: Harbour) -> bool:
     """Whether there is a container and a process group for each service, and nothing else: no git,
     no hook, no build, nothing that is being replaced."""
     status = json.loads(harbour.starphleet("status", "--json").text)
-    containers = {path.name for path in (harbour.root / "containers").iterdir()}
+    containers = {path.name for path in (harbour.root / "containers").iterdir()} - {".accounts"}
     commits = sorted(service["commit"][:12] for service in status["services"])
     ours = [line for line in processes(harbour) if "bwrap" not in line and "nginx:" not in line]
     return (
