@@ -39,14 +39,9 @@ def marked() -> list[Marked]:
 
 
 def members(wanted: Callable[[Marked], bool]) -> list[Stat]:
-    """The processes that carry a wanted mark, and all of their sessions and descendants."""
-    chosen = [mark.found for mark in marked() if wanted(mark)]
-    if not chosen:
-        return []
-    ours = [found for found in chosen if in_our_pid_namespace(found.process.pid)]
-    everyone = {found.process.pid: found for found in family({found.session for found in ours})}
-    everyone.update((found.process.pid, found) for found in chosen)
-    return list(everyone.values())
+    """The processes that carry a wanted mark, the sessions they lead, and their descendants."""
+    chosen = {mark.found.process.pid for mark in marked() if wanted(mark)}
+    return family(chosen) if chosen else []
 
 
 def members_of_run(run: str) -> list[Stat]:

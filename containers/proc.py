@@ -106,13 +106,18 @@ def process_group(group: int) -> list[Process]:
     return [found.process for found in everything() if found.group == group and found.alive]
 
 
-def family(leaders: Set[int]) -> list[Stat]:
-    """The living processes of the sessions that `leaders` lead, and all their descendants."""
-    snapshot = list(everything())
+def family(pids: Set[int]) -> list[Stat]:
+    """The living ones of these processes, of the sessions they lead, and all descendants.
+
+    Never this process itself, nor anything of its session.
+    """
+    own = os.getsid(0)
+    snapshot = [found for found in everything() if found.session != own]
     children: dict[int, list[Stat]] = {}
     for found in snapshot:
         children.setdefault(found.parent, []).append(found)
-    members = {found.process.pid: found for found in snapshot if found.session in leaders}
+    first = (one for one in snapshot if one.process.pid in pids or one.session in pids)
+    members = {found.process.pid: found for found in first}
     waiting = list(members)
     while waiting:
         for child in children.get(waiting.pop(), []):

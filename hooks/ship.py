@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 from attrs import define, evolve, field
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, gatherResults
 from twisted.logger import Logger
 
 from buildpacks.procfile import web_command
@@ -232,12 +232,20 @@ class Ship:
                     self.retire(serving)
 
     async def stand_down(self) -> None:
-        """Stop what serves; the ledger keeps it, so that the next start brings it back."""
-        for serving in (await self.ledger.serving()).values():
-            self._stop_watching(serving.container)
-            container = self.runtime.find(serving.container)
-            if container is not None:
-                await self.runtime.stop(container, grace=self.settings.stop_grace)
+        """Stop what serves, all at once; the ledger keeps it, so the next start brings it back."""
+        serving = (await self.ledger.serving()).values()
+        await gatherResults([Deferred.fromCoroutine(self._stop(one)) for one in serving])
+
+    async def _stop(self, serving: Serving) -> None:
+        """A service that will not stop is logged and holds up nobody."""
+        self._stop_watching(serving.container)
+        container = self.runtime.find(serving.container)
+        if container is None:
+            return
+        try:
+            await self.runtime.stop(container, grace=self.settings.stop_grace)
+        except Exception:
+            self._log.failure("{name} did not stop", name=serving.container)
 
     async def _drain_and_remove(self, serving: Serving) -> None:
         self._stop_watching(serving.container)

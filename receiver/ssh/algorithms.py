@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from attrs import evolve, frozen
 from twisted.conch.ssh.common import getNS
 
@@ -138,4 +140,5 @@ def agree(ours: Proposal, theirs: Proposal) -> Agreement:
 
 
 def _words(names: Names) -> str:
-    return b" ".join(names).decode("ascii", "replace")[:300]
+    """Names for people and logs, whatever the client put into them."""
+    return re.sub(r"[^ -~]", "?", b" ".join(names).decode("latin-1"))[:300]

@@ -171,6 +171,7 @@ class Session(SSHChannel):
             outlet.want(not outlet.pending and not self.conn.congested)
         if self._farewell is not None and self._out.ended and self._err.ended:
             self._over = True
+            self._inlet.close()
             # The status goes first: a client that sees EOF or CLOSE before it reports failure.
             self.conn.sendRequest(self, *self._farewell)
             self.conn.sendEOF(self)

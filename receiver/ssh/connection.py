@@ -24,6 +24,7 @@ from twisted.conch.ssh.transport import DISCONNECT_CONNECTION_LOST, DISCONNECT_P
 from twisted.internet.interfaces import IDelayedCall
 
 from receiver.ssh.channel import Session
+from receiver.ssh.errors import OrderError
 from receiver.ssh.interface import Login, Room
 
 if TYPE_CHECKING:
@@ -96,6 +97,12 @@ class Connection(SSHConnection):
             self._refuse(remote, OPEN_RESOURCE_SHORTAGE, b"at most %d sessions" % CHANNELS)
         else:
             super().ssh_CHANNEL_OPEN(packet)
+
+    def ssh_CHANNEL_OPEN_CONFIRMATION(self, packet: bytes) -> None:
+        raise OrderError("an answer to a channel that nobody here opened")
+
+    def ssh_CHANNEL_OPEN_FAILURE(self, packet: bytes) -> None:
+        raise OrderError("an answer to a channel that nobody here opened")
 
     def _refuse(self, remote: int, code: int, why: bytes) -> None:
         payload = struct.pack(">2L", remote, code) + NS(why) + NS(b"")

@@ -153,6 +153,8 @@ class Transport(PacketTransport):
         self.sendDisconnect(conch.DISCONNECT_KEY_EXCHANGE_FAILED, b"no answer to a key exchange")
 
     def ssh_KEXINIT(self, packet: bytes) -> None:
+        if not self._first and self.login is None:
+            raise OrderError("new keys before the login")  # each costs us more than them
         theirs = algorithms.read_kexinit(packet)
         self.timers.stop("kexinit")
         self.otherKexInitPayload = bytes((conch.MSG_KEXINIT,)) + packet

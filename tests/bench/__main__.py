@@ -6,15 +6,17 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from tests.bench.big import big
 from tests.bench.flask import flask
-from tests.bench.measure import HEADINGS, Comparison, shown
+from tests.bench.measure import HEADINGS, Line, shown
 from tests.bench.nothing import nothing
-from tests.bench.scene import scene
+from tests.bench.scene import Scene, scene
 from tests.bench.start import start
+
+Comparison = Callable[[Scene], Iterator[Line]]
 
 COMPARISONS: dict[str, Comparison] = {
     "flask": flask,
@@ -54,4 +56,7 @@ def _load() -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -44,11 +44,13 @@ def big(scene: Scene) -> Iterator[Line]:
 
     ship, sshd = scene.harbour.ssh_port, scene.sshd_port
     with peak_growth(scene.harbour.ship.pid) as grown:
-        ours, theirs = alternate(NEAR, lambda: to_ship(ship), lambda: to_sshd(sshd))
+        ours, theirs = alternate(NEAR, lambda: to_ship(ship), lambda: to_sshd(sshd), warm=False)
     yield Line("push of 500 MB : to sshd, bare repository", ours, theirs, ratio(1.05))
     yield Line("  memory that the ship took for it", Figure((grown[0],), "MB"), None, MEMORY)
     with distance(ship, AWAY) as far_ship, distance(sshd, AWAY) as far_sshd:
-        ours, theirs = alternate(FAR, lambda: to_ship(far_ship), lambda: to_sshd(far_sshd))
+        ours, theirs = alternate(
+            FAR, lambda: to_ship(far_ship), lambda: to_sshd(far_sshd), warm=False
+        )
     yield Line("push of 500 MB, 50 ms away : to sshd", ours, theirs, ratio(1.05))
     with peak_growth(scene.harbour.ship.pid) as grown, slow_index_pack(scene.harbour.ship):
         slow = Figure((to_ship(ship),))

@@ -39,9 +39,7 @@ async def _read(reader: asyncio.StreamReader, queue: asyncio.Queue[tuple[float, 
         await queue.put((clock.time(), data))
 
 
-async def _carry(
-    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, delay: float
-) -> None:
+async def _carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, delay: float) -> None:
     """One direction: each piece is written `delay` seconds after it was read, its end too."""
     queue: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue(FLIGHT)
     reading = asyncio.create_task(_read(reader, queue))

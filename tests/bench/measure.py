@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 from attrs import frozen
 
@@ -98,13 +98,10 @@ def seconds(work: Callable[[], object]) -> float:
 
 
 def alternate(
-    rounds: int, ours: Callable[[], float], against: Callable[[], float]
+    rounds: int, ours: Callable[[], float], against: Callable[[], float], *, warm: bool = True
 ) -> tuple[Figure, Figure]:
-    """Both measured in turn, after one round that does not count."""
-    ours(), against()
+    """Both measured in turn; to `warm`, after one round that does not count."""
+    if warm:
+        ours(), against()
     pairs = [(ours(), against()) for _ in range(rounds)]
     return Figure(tuple(a for a, _ in pairs)), Figure(tuple(b for _, b in pairs))
-
-
-Comparison = Callable[..., Iterator[Line]]
-"""Takes a `scene.Scene`; measures when it is iterated."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,11 @@ from unittest import skipUnless
 from twisted.internet import reactor
 from twisted.trial.unittest import TestCase
 
-from containers import files, record
+from containers import files, marks, record
 from containers.interface import Address, Backoff, Container, ContainerError, Exit, Limits
 from containers.keep import keep
 from containers.process import ProcessRuntime
+from containers.spawn import run
 
 PORTS = range(19200, 19300)
 SLEEP = ("sleep", "60")
@@ -135,6 +137,27 @@ class ProcessRuntimeTests(TestCase):
                 reactor, self.runtime, container, restart, backoff=Backoff(0.01), on_exit=on_exit
             )
         self.assertEqual(told, [(Exit(status=4), delay) for delay in (0.01, 0.02, 0.04, 0.08)])
+
+    async def test_spares_itself(self) -> None:
+        """A ship that was itself started in a container's environment does not kill itself."""
+        script = (
+            "import sys; from pathlib import Path; from twisted.internet.task import react\n"
+            "from containers.process import ProcessRuntime\n"
+            "from twisted.internet.defer import Deferred\n"
+            "def main(reactor):\n"
+            "    ship = ProcessRuntime(reactor, Path(sys.argv[1]), ports=range(19200, 19201))\n"
+            "    return Deferred.fromCoroutine(ship.sweep(set()))\n"
+            "react(main)\n"
+        )
+        container = await self.runtime.containerize("a")
+        env = {
+            marks.CONTAINER: str(container.directory),
+            marks.RUN: "x",
+            "PATH": os.environ["PATH"],
+        }
+        done = await run(reactor, [sys.executable, "-c", script, str(self.root)], env=env)
+        self.assertEqual((done.exit, done.output), (Exit(status=0), b""))
+        self.assertEqual(self.runtime.names(), set())
 
     def test_sandbox_forbidden(self) -> None:
         """A bubblewrap that is there but may not work is noticed, with its own words."""

@@ -6,6 +6,7 @@ with a kind, a root and a first port, it starts a service and an endless run, an
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -18,7 +19,6 @@ import time
 import urllib.request
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -81,7 +81,7 @@ def sleeping(word: str) -> int:
 def terminate_server(address: Address) -> None:
     """TERM to the server there, from outside: its runtime knows nothing of it."""
     for pid in running("server.py"):
-        with suppress(OSError):
+        with contextlib.suppress(OSError):
             if f"PORT={address.port}".encode() in Path(f"/proc/{pid}/environ").read_bytes():
                 os.kill(pid, signal.SIGTERM)
 

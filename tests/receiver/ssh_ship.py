@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -9,10 +10,11 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, cast
 
+import paramiko
 import psutil
 
 PLAIN_PATH = {"PATH": "/usr/bin:/bin"}
@@ -107,6 +109,17 @@ class Ship:
         return subprocess.run(
             argv, input=stdin, capture_output=True, timeout=timeout, env=CLIENT_ENV, check=False
         )
+
+    @contextlib.contextmanager
+    def paramiko(self, account: str = "git") -> Iterator[paramiko.Transport]:
+        """A client that can be told to misbehave, logged in as alice."""
+        transport = paramiko.Transport(("127.0.0.1", self.port))
+        try:
+            key = paramiko.Ed25519Key.from_private_key_file(str(self.alice))
+            transport.connect(username=account, pkey=key)
+            yield transport
+        finally:
+            transport.close()
 
     def git(self, *argv: str, cwd: Path) -> subprocess.CompletedProcess[str]:
         who = {"GIT_AUTHOR_NAME": "a", "GIT_AUTHOR_EMAIL": "a@example.org"}

@@ -7,61 +7,17 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import socket
-import struct
 import subprocess
 import time
-from collections.abc import Iterator
 from typing import ClassVar
 
 import paramiko
 from twisted.trial.unittest import SynchronousTestCase
 
-from receiver.ssh.ciphers import Clear
+from tests.receiver.ssh_raw import Forged, Raw
 from tests.receiver.ssh_ship import CLIENT_ENV, Ship, make_key, until
 
 ACCOUNTS = ("git", "admiral")
-
-
-def text(value: bytes) -> bytes:
-    return struct.pack(">L", len(value)) + value
-
-
-class Raw:
-    """A client that has no manners: sends what it is told, unencrypted."""
-
-    def __init__(self, port: int, *, version: bool = True) -> None:
-        self._socket = socket.create_connection(("127.0.0.1", port), timeout=10)
-        if version:
-            self._socket.sendall(b"SSH-2.0-raw\r\n")
-
-    def send(self, *payloads: bytes) -> None:
-        with contextlib.suppress(OSError):  # it may have thrown us out by now
-            self._socket.sendall(b"".join(Clear().seal(0, payload) for payload in payloads))
-
-    def kexinit(self, *extra: bytes) -> bytes:
-        kex = b",".join((b"curve25519-sha256", *extra))
-        cipher, mac = b"aes128-gcm@openssh.com", b"hmac-sha2-256-etm@openssh.com"
-        names = (kex, b"ssh-ed25519", cipher, cipher, mac, mac, b"none", b"none", b"", b"")
-        return bytes((20,)) + bytes(16) + b"".join(map(text, names)) + bytes(5)
-
-    def farewell(self) -> str:
-        """Everything until the server closes; the text of its disconnect message."""
-        said = b""
-        with contextlib.suppress(ConnectionResetError):
-            while chunk := self._socket.recv(65536):
-                said += chunk
-        self.close()
-        _, _, packets = said.partition(b"\r\n")
-        while packets:
-            size = 4 + struct.unpack(">L", packets[:4])[0]
-            payload, packets = bytes(Clear().open(0, memoryview(packets[:size]))), packets[size:]
-            if payload[0] == 1:
-                return payload[9 : 9 + struct.unpack(">L", payload[5:9])[0]].decode()
-        return ""
-
-    def close(self) -> None:
-        self._socket.close()
 
 
 class Advisories(SynchronousTestCase):
@@ -74,16 +30,6 @@ class Advisories(SynchronousTestCase):
     @classmethod
     def tearDownClass(cls) -> None:
         cls.ship.close()
-
-    @contextlib.contextmanager
-    def paramiko(self, account: str = "git") -> Iterator[paramiko.Transport]:
-        transport = paramiko.Transport(("127.0.0.1", self.ship.port))
-        try:
-            key = paramiko.Ed25519Key.from_private_key_file(str(self.ship.alice))
-            transport.connect(username=account, pkey=key)
-            yield transport
-        finally:
-            transport.close()
 
     def test_key_probe_is_not_identity(self) -> None:
         """CVE-2026-24058, CVE-2024-45337: who offers the admin's public key unsigned and then
@@ -156,7 +102,7 @@ class Advisories(SynchronousTestCase):
             "GIT_PROTOCOL=version=2:" + "x" * 300,
         )
         for variable in hostile:
-            with self.paramiko() as transport:
+            with self.ship.paramiko() as transport:
                 name, _, value = variable.partition("=")
                 channel = transport.open_session()
                 with contextlib.suppress(
@@ -174,7 +120,7 @@ class Advisories(SynchronousTestCase):
     def test_no_pty_forwarding_sftp_or_subsystem_for_anyone(self) -> None:
         """No account gets a pty, X11, a subsystem or a forwarding of any kind."""
         for account in ACCOUNTS:
-            with self.paramiko(account) as transport:
+            with self.ship.paramiko(account) as transport:
                 for ask in (
                     lambda channel: channel.get_pty(),
                     lambda channel: channel.invoke_subsystem("sftp"),
@@ -193,7 +139,7 @@ class Advisories(SynchronousTestCase):
 
     def test_sessions_are_bounded(self) -> None:
         """One connection has ten sessions at a time; a closed one makes room."""
-        with self.paramiko() as transport:
+        with self.ship.paramiko() as transport:
             channels = [transport.open_session() for _ in range(10)]
             with self.assertRaises(paramiko.ChannelException):
                 transport.open_session()
@@ -204,7 +150,7 @@ class Advisories(SynchronousTestCase):
 
     def test_one_command_a_session(self) -> None:
         """A second command, or a variable after the first, is refused."""
-        with self.paramiko() as transport:
+        with self.ship.paramiko() as transport:
             channel = transport.open_session()
             channel.exec_command("sh sleep 5")
             with self.assertRaises(paramiko.SSHException):
@@ -219,7 +165,7 @@ class Advisories(SynchronousTestCase):
     def test_unknown_account(self) -> None:
         """CVE-2026-22253: a good key does not open an account that does not exist."""
         for account in ("root", "Git", "git ", "", "git\0", "../git", "x" * 5000):
-            with self.assertRaises(paramiko.SSHException), self.paramiko(account):
+            with self.assertRaises(paramiko.SSHException), self.ship.paramiko(account):
                 self.fail(f"{account!r} came in")
 
     def test_weak_signatures_and_keys(self) -> None:
@@ -256,71 +202,12 @@ class Advisories(SynchronousTestCase):
         self.assertEqual(attempts, 21)
         self.assertIn("disconnected: too many login attempts", self.ship.log.read_text())
 
-    def test_nothing_before_keys_and_login(self) -> None:
-        """Services, logins and channels asked for without encryption end the connection."""
-        early = {
-            "service request": bytes((5,)) + text(b"ssh-connection"),
-            "login": bytes((50,)) + text(b"git") + text(b"ssh-connection") + text(b"none"),
-            "channel": bytes((90,)) + text(b"session") + bytes(12),
-            "new keys": bytes((21,)),
-            "half a key exchange": bytes((30,)) + text(bytes(32)),
-        }
-        for what, payload in early.items():
-            client = Raw(self.ship.port)
-            client.send(payload)
-            self.assertRegex(client.farewell(), "out of order", what)
-
-    def test_channel_before_login(self) -> None:
-        """A channel asked for before the login is not opened."""
-        transport = paramiko.Transport(("127.0.0.1", self.ship.port))
-        transport.start_client()
-        with self.assertRaises((paramiko.SSHException, EOFError)):
-            transport.open_session(timeout=1)
-        transport.close()
-        self.assertEqual(self.ship.run("who").returncode, 0)
-
-    def test_terrapin(self) -> None:
-        """CVE-2023-48795: under strict key exchange nothing may be slipped in before the keys."""
-        marker, ignore = b"kex-strict-c-v00@openssh.com", bytes((2,)) + text(b"")
-        client = Raw(self.ship.port)
-        client.send(ignore, client.kexinit(marker))
-        self.assertIn("KEXINIT was not the first", client.farewell())
-        client = Raw(self.ship.port)
-        client.send(client.kexinit(marker), ignore)
-        self.assertIn("message 2 out of order", client.farewell())
-
-    def test_nonsense(self) -> None:
-        """Broken messages end the connection with one line, and the server lives on."""
-        for payload in (bytes((20,)) + bytes(16), bytes((20,)), b"\xff" * 30, bytes((1,))):
-            client = Raw(self.ship.port)
-            client.send(payload)
-            client.farewell()
-        client = Raw(self.ship.port, version=False)
-        client._socket.sendall(b"SSH-2.0-x\r\n" + b"\x7f\xff\xff\xff" * 100)
-        self.assertIn("bad packet length", client.farewell())
-        self.assertEqual(self.ship.run("who").returncode, 0)
-        self.assertNotIn("Traceback", self.ship.log.read_text())
-
-    def test_no_common_algorithm(self) -> None:
-        """A client without a cipher of ours is told what there is."""
-        ran = self.ship.run("who", "-c", "chacha20-poly1305@openssh.com")
-        self.assertEqual(ran.returncode, 255)
-
 
 def opened(transport: paramiko.Transport) -> bool:
     with contextlib.suppress(paramiko.ChannelException):
         transport.open_session()
         return True
     return False
-
-
-class Forged(paramiko.Ed25519Key):  # type: ignore[misc]
-    """Signs with its own key, and says that it is another."""
-
-    claim = b""
-
-    def asbytes(self) -> bytes:
-        return self.claim
 
 
 class Bounds(SynchronousTestCase):

@@ -75,6 +75,9 @@ class Negotiation(SynchronousTestCase):
         client = evolve(OPENSSH_9, macs_in=(b"hmac-sha1",))
         with self.assertRaisesRegex(DisagreementError, "no common MAC.*the client hmac-sha1"):
             algorithms.agree(algorithms.answer(client), client)
+        client = evolve(OPENSSH_9, macs_in=(b"\x1b[2J\n",))
+        with self.assertRaisesRegex(DisagreementError, r"the client \?\[2J\?$"):
+            algorithms.agree(algorithms.answer(client), client)
 
     def test_pseudo_algorithms_are_never_agreed_on(self) -> None:
         """A client that lists the server's markers as key exchanges gets no such exchange."""

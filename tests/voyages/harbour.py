@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
@@ -190,6 +191,17 @@ class Harbour:
 
     def remote(self, name: str) -> str:
         return f"git@localhost:{name}"
+
+    def ssh_url(self, name: str) -> str:
+        return f"ssh://git@localhost:{self.ssh_port}/{name}"
+
+    def processes(self) -> list[list[str]]:
+        """Command lines of everything below the ship."""
+        found = []
+        for process in self.ship.children(recursive=True):
+            with suppress(psutil.Error):
+                found.append(process.cmdline())
+        return found
 
     def app(self, files: Mapping[str, str] | Path, where: str = "app") -> App:
         """A repository with one commit of `files`, given as texts or as a directory."""
