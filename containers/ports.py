@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import socket
 
 from attrs import define, field
@@ -15,7 +16,12 @@ class Ports:
 
     among: range
     _owners: dict[int, str] = field(factory=dict)
-    _next: int = 0
+    _next: int = field(init=False)
+
+    @_next.default
+    def _anywhere(self) -> int:
+        # Two ships with the same range would otherwise race for the same ports.
+        return random.randrange(len(self.among))  # noqa: S311 - no secret
 
     def reserve(self, owner: str, wanted: int | None = None) -> int:
         """A free port, `wanted` itself if that can be had. Raises `ContainerError` if none is.

@@ -103,12 +103,21 @@ class Repository:
 
     async def move(self, ref: str, new: str, old: str | None) -> None:
         """Move `ref` from `old` (`None`: it must not exist) to `new`, or raise and move nothing."""
-        await self._admit_shallow(new)
         expected = old or "0" * len(new)
         status, _ = await self._git("update-ref", "--end-of-options", ref, new, expected)
         if status != 0:
             raise ShipError(f"{ref} could not be moved to {new[:12]}")
-        await self._point_head(ref)
+        await self.point_head(ref)
+
+    async def point_head(self, ref: str) -> None:
+        """Let HEAD name a branch that exists, or soon will, so that a clone checks something out."""
+        if await self.tip("HEAD") is None:
+            await self._git("symbolic-ref", "HEAD", ref)
+
+    async def is_whole(self, commit: str) -> bool:
+        """Whether the history of `commit` is here up to its beginning, or to a known shallow end."""
+        status, _ = await self._git("rev-list", "--quiet", commit, "--not", "--all")
+        return status == 0
 
     async def files(self, commit: str, names: Sequence[str]) -> dict[str, str]:
         """Those of the top-level files `names` that `commit` has, as text.
@@ -148,57 +157,6 @@ class Repository:
             if status != 0:
                 raise ShipError(f"the files of {commit[:12]} could not be written (git {args[0]})")
         index.unlink(missing_ok=True)
-
-    async def _point_head(self, ref: str) -> None:
-        """Let HEAD name a branch that exists, so that a clone checks something out."""
-        if await self.tip("HEAD") is None:
-            await self._git("symbolic-ref", "HEAD", ref)
-
-    async def _admit_shallow(self, commit: str) -> None:
-        """Register the ends of a shallow history, as git does when it moves a ref by itself.
-
-        The hook that decides (`proc-receive`) leaves the move to us, and this with it.
-        """
-        status, _ = await self._git("rev-list", "--quiet", commit, "--not", "--all")
-        if status == 0:
-            return
-        shallow = self.path / "shallow"
-        known = set(shallow.read_text().split()) if shallow.exists() else set()
-        ends = await self._ends(commit, known)
-        growing = shallow.with_name("shallow.lock")
-        with growing.open("x") as file:
-            file.writelines(f"{oid}\n" for oid in sorted(known | ends))
-        growing.rename(shallow)
-
-    async def _ends(self, commit: str, known: set[str]) -> set[str]:
-        """Commits reachable from `commit` that have a parent which is not here."""
-        ends: set[str] = set()
-        seen, level = {commit}, {commit}
-        while level:
-            parents = await self._parents(level)
-            asked = {parent for some in parents.values() for parent in some} - seen
-            missing = asked - set(await self._parents(asked))
-            ends |= {oid for oid, some in parents.items() if missing & set(some)}
-            seen |= asked
-            level = asked - missing - known
-        return ends
-
-    async def _parents(self, commits: set[str]) -> dict[str, list[str]]:
-        """The parents of each of `commits` that is here."""
-        if not commits:
-            return {}
-        asked = "".join(f"{oid}\n" for oid in commits).encode()
-        _, out = await self._git("cat-file", "--batch", stdin=asked)
-        parents: dict[str, list[str]] = {}
-        while out:
-            head, _, out = out.partition(b"\n")
-            oid, kind, *size = head.decode().split()
-            if kind == "missing":
-                continue
-            body, out = out[: int(size[0])], out[int(size[0]) + 1 :]
-            lines = body.partition(b"\n\n")[0].decode("utf-8", "replace").splitlines()
-            parents[oid] = [line[7:] for line in lines if line.startswith("parent ")]
-        return parents
 
     async def _git(
         self, *args: str, env: Mapping[str, str] | None = None, stdin: bytes = b""

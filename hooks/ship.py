@@ -79,14 +79,23 @@ class Ship:
             "does not contain it: git pull, then push again"
         )
 
-    async def settle(self, push: Push | None) -> None:
-        """Move the pushed branch to what was deployed; nothing to do when it is there."""
+    async def settle(self, push: Push | None) -> bool:
+        """Move the pushed branch to what was deployed; nothing to do when it is there.
+
+        False when git has to move it: the new ends of a shallow history are its own to register,
+        and it insists on doing so.
+        """
         if push is None:
-            return
+            return True
         repository = self.repository(push.repository)
         tip = await repository.tip(push.ref)
-        if tip != push.new:
-            await repository.move(push.ref, push.new, tip)
+        if tip == push.new:
+            return True
+        if not await repository.is_whole(push.new):
+            await repository.point_head(push.ref)
+            return False
+        await repository.move(push.ref, push.new, tip)
+        return True
 
     async def containerize(self, release: Release) -> Container:
         """An empty container for `release`. What an earlier try left under its name goes first."""

@@ -54,8 +54,9 @@ class Relay(Factory):
             push = self._push(question)
             if question["hook"] == "pre-receive":
                 self.ship.layout.require_room(self.ship.settings.free_disk)
+                moved = False
             else:
-                await self._deploy(push, conversation)
+                moved = await self._deploy(push, conversation)
         except KNOWN as error:
             reason = clean(f"{error}{self._full()}")[:LONGEST]
             conversation.explain(error, reason)
@@ -76,7 +77,8 @@ class Relay(Factory):
         name = repository_name(question["repository"])
         return read_push(name, question["owner"], updates, question["options"])
 
-    async def _deploy(self, push: Push, conversation: Conversation) -> None:
+    async def _deploy(self, push: Push, conversation: Conversation) -> bool:
+        """Whether the branch was moved; if not, git is to do it."""
         say = Say(conversation.say)
         say.header(f"{push.service}: {push.new[:7]} of {push.branch}, pushed by {push.owner}")
         repository = self.ship.repository(push.repository)
@@ -86,9 +88,10 @@ class Relay(Factory):
             serving = await conversation.unless_left(arrival)
         finally:
             self.deploys.leave(orders, conversation.say)
-        await self.ship.settle(push)  # a push that joined has a branch of its own
+        moved = await self.ship.settle(push)  # a push that joined has a branch of its own
         if push.attach:
             await self._attach(serving, conversation, say)
+        return moved
 
     async def _attach(self, serving: Serving, conversation: Conversation, say: Say) -> None:
         """Follow the service's log until the pusher leaves; the service goes with the pusher."""

@@ -1,7 +1,8 @@
 """Git's pre-receive and proc-receive hooks: they ask the ship, and show what it says.
 
 Standard library alone and no imports but these: it starts twice in every push. The ship sends
-lines of JSON: {"say": TEXT} to be shown, and at the end {"verdict": ""} or {"verdict": REASON}.
+lines of JSON: {"say": TEXT} to be shown, and at the end {"verdict": REASON}, or {"verdict": "",
+"moved": BOOL}, which is false when git is to move the branch itself.
 """
 
 import json
@@ -10,6 +11,8 @@ import socket
 import sys
 
 Updates = list[list[str]]
+Answer = dict[str, object]
+STOPPED = "the ship stopped; what served before serves again when it is back: push again"
 
 
 def main() -> int:
@@ -18,20 +21,22 @@ def main() -> int:
         count = int(os.environ.get("GIT_PUSH_OPTION_COUNT", "0"))
         options = [os.environ[f"GIT_PUSH_OPTION_{i}"] for i in range(count)]
         updates = [line.split(" ", 2) for line in sys.stdin.read().splitlines()]
-        verdict = ask(hook, updates, options)
+        verdict = ask(hook, updates, options)["verdict"]
         if verdict:
-            show(" !     " + verdict)
+            show(f" !     {verdict}")
         return 1 if verdict else 0
     updates, options = read_commands()
-    verdict = ask(hook, updates, options)
+    answer = ask(hook, updates, options)
     for _, _, ref in updates:
-        write(f"ng {ref} {verdict}" if verdict else f"ok {ref}")
+        write(f"ng {ref} {answer['verdict']}" if answer["verdict"] else f"ok {ref}")
+        if not answer["verdict"] and not answer["moved"]:
+            write("option fall-through")
     flush()
     return 0
 
 
-def ask(hook: str, updates: Updates, options: list[str]) -> str:
-    """The ship's verdict: "" is yes, anything else is the reason."""
+def ask(hook: str, updates: Updates, options: list[str]) -> Answer:
+    """The ship's answer: the verdict "" is yes, anything else is the reason."""
     question = {
         "hook": hook,
         "repository": os.environ["STARPHLEET_REPOSITORY"],
@@ -44,13 +49,13 @@ def ask(hook: str, updates: Updates, options: list[str]) -> str:
         ship.connect(os.environ["STARPHLEET_SOCKET"])
         ship.sendall(json.dumps(question).encode() + b"\n")
         for line in ship.makefile("rb"):
-            answer = json.loads(line)
+            answer: Answer = json.loads(line)
             if "verdict" in answer:
-                return str(answer["verdict"])
-            show(answer["say"])
+                return answer
+            show(str(answer["say"]))
     except OSError:
         pass
-    return "the ship stopped; what served before serves again when it is back: push again"
+    return {"verdict": STOPPED}
 
 
 def show(text: str) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import http.client
 import itertools
-import os
 import shutil
 import subprocess
 import time
@@ -58,9 +57,9 @@ def cold_start(app: Path) -> float:
     port = free_port()
     environment = {"PATH": f"{app}/.venv/bin:/usr/bin:/bin", "PYTHONDONTWRITEBYTECODE": "1"}
     argv = [f"{app}/.venv/bin/flask", "--app", "app", "run", "--port", str(port)]
-    with open(os.devnull, "wb") as nowhere:
-        began = time.monotonic()
-        process = subprocess.Popen(argv, cwd=app, env=environment, stdout=nowhere, stderr=nowhere)
+    began = time.monotonic()
+    nowhere = subprocess.DEVNULL
+    process = subprocess.Popen(argv, cwd=app, env=environment, stdout=nowhere, stderr=nowhere)
     try:
         while not answers(port):
             if process.poll() is not None:

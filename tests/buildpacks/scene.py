@@ -31,7 +31,7 @@ def shared_cache() -> Path:
 class Scene(TestCase):
     """A test that builds apps in directories of its own and ends what it started."""
 
-    timeout = 120
+    timeout = 240
 
     def setUp(self) -> None:
         self.home = Path(tempfile.mkdtemp(prefix="starphleet-build-"))

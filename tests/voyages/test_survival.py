@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 import psutil
+import pytest
 
 from tests.voyages.apps import slow_build, web
 from tests.voyages.harbour import Harbour, until
@@ -73,6 +74,25 @@ def test_a_killed_deploy_leaves_nothing_half_made(harbour: Harbour) -> None:
     assert app.git("ls-remote", harbour.remote("half")).text == before
     assert not list((harbour.root / "scratch").iterdir())
     app.push("half")
+    assert harbour.get(url).text == "new"
+
+
+@pytest.mark.parametrize("words", ["pushed by", "Starting web", "Healthy", "is live with"])
+def test_killed_at_any_step(harbour: Harbour, words: str) -> None:
+    """Killed as it says each line of a deploy: one whole version serves, the old or the new, with
+    nothing beside it, and the same commit can be pushed."""
+    app = harbour.app(web("old"))
+    url = app.push("step").url
+    app.commit(web("new"))
+    push = app.pushing("step")
+    read_until(push, words)
+    harbour.kill()
+    push.communicate(timeout=60)
+    assert harbour.get(url).text in ("old", "new")
+    harbour.up()
+    until(lambda: harbour.get(url).text in ("old", "new"), "a version serves")
+    assert len(list((harbour.root / "containers").glob("step-*"))) == 1
+    app.push("step")
     assert harbour.get(url).text == "new"
 
 
