@@ -9,6 +9,8 @@ from pathlib import Path
 from attrs import frozen
 
 PROC = Path("/proc")
+KERNEL = 2  # kthreadd, the parent of all kernel threads
+CHUNK = 1 << 16
 
 
 @frozen
@@ -37,14 +39,13 @@ class Stat:
 
 def stat(pid: int) -> Stat | None:
     """What runs under `pid` now, zombies included."""
-    try:
-        text = (PROC / str(pid) / "stat").read_text(errors="replace")
-    except (FileNotFoundError, ProcessLookupError):
+    line = _read(pid, "stat")
+    if not line:
         return None
-    fields = text[text.rindex(")") + 2 :].split()
+    fields = line[line.rindex(b")") + 2 :].split(None, 20)
     return Stat(
         Process(pid, int(fields[19])),
-        state=fields[0],
+        state=fields[0].decode(),
         parent=int(fields[1]),
         group=int(fields[2]),
         session=int(fields[3]),
@@ -59,11 +60,11 @@ def named(child: int) -> Process:
 
 
 def everything() -> Iterator[Stat]:
-    """All processes that can be seen; about 20 microseconds each."""
-    for entry in PROC.iterdir():
+    """All processes that can be seen but the kernel's own; some 20 microseconds each."""
+    for entry in os.scandir(PROC):
         if entry.name.isdigit():
             found = stat(int(entry.name))
-            if found is not None:
+            if found is not None and KERNEL not in (found.parent, found.process.pid):
                 yield found
 
 
@@ -129,11 +130,7 @@ def family(pids: Set[int]) -> list[Stat]:
 
 def environment(pid: int) -> dict[str, str]:
     """The environment that a process was executed with; empty if that is not for us to see."""
-    try:
-        text = (PROC / str(pid) / "environ").read_bytes()
-    except (FileNotFoundError, ProcessLookupError, PermissionError):
-        return {}
-    pairs = (os.fsdecode(pair).partition("=") for pair in text.split(b"\0") if pair)
+    pairs = (pair.partition("=") for pair in os.fsdecode(_read(pid, "environ")).split("\0"))
     return {name: value for name, _, value in pairs}
 
 
@@ -144,6 +141,23 @@ def in_our_pid_namespace(pid: int) -> bool:
     except (FileNotFoundError, ProcessLookupError, PermissionError):
         return False
     return theirs == (PROC / "self" / "ns" / "pid").readlink()
+
+
+def _read(pid: int, name: str) -> bytes:
+    """One file about a process, in as few calls as can be; empty if it is not to be had."""
+    try:
+        fd = os.open(f"/proc/{pid}/{name}", os.O_RDONLY | os.O_CLOEXEC)
+    except (FileNotFoundError, ProcessLookupError, PermissionError):
+        return b""
+    try:
+        found = os.read(fd, CHUNK)
+        while len(found) % CHUNK == 0 and (more := os.read(fd, CHUNK)):
+            found += more
+        return found
+    except ProcessLookupError:
+        return b""
+    finally:
+        os.close(fd)
 
 
 def boot_id() -> str:

@@ -183,16 +183,14 @@ class ProcessRuntime:
         return marks.ports_of_container(container.directory)
 
     async def stop(self, container: Container, *, grace: float) -> None:
-        known = record.read(container.directory)
+        service = self._services.get(container.name)
+        known = service.known if service else record.read(container.directory)
         if known is None:
             return
-        service = self._services.get(container.name)
         try:
             if service is not None and grace > 0:
                 service.stopping = True
-                await stopping.ask(
-                    self._reactor, known.mark, service.leader, grace, sandboxed=self.sandboxed
-                )
+                await stopping.ask(self._reactor, known, grace, sandboxed=self.sandboxed)
         finally:
             await shielded(self._put_away(container, known.mark, service))
 
@@ -200,10 +198,6 @@ class ProcessRuntime:
         await shielded(self._destroy(container))
 
     async def sweep(self, keep: set[str]) -> None:
-        """At boot: kill and remove what belongs to no container of `keep`.
-
-        In those of `keep` it kills what an earlier ship process ran besides the service.
-        """
         known = {name: record.read(self.root / name) for name in keep}
         services = {(self.root / name, one.mark) for name, one in known.items() if one}
 
@@ -267,11 +261,8 @@ class ProcessRuntime:
             self._services.pop(name, None)
             self._exits[name] = exit
 
-        assert known.leader is not None
         self._exits.pop(name, None)
-        self._services[name] = Service(
-            self._reactor, container.directory, known.leader, child, over
-        )
+        self._services[name] = Service(self._reactor, container.directory, known, child, over)
         # On a full disk the first note stays: by its mark the service is found all the same.
         with suppress(OSError):
             record.write(container.directory, known)

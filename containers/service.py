@@ -12,7 +12,8 @@ from twisted.logger import Logger
 
 from containers import record
 from containers.interface import Exit
-from containers.proc import Process, open_process
+from containers.proc import open_process
+from containers.record import Record
 from containers.spawn import Child
 from containers.watching import readable
 
@@ -28,11 +29,11 @@ class Service:
         self,
         reactor: Any,
         directory: Path,
-        leader: Process,
+        known: Record,
         child: Child | None,
         over: Callable[[Exit], None],
     ) -> None:
-        self.leader = leader
+        self.known = known
         self.stopping = False
         self._reactor = reactor
         self._directory = directory
@@ -67,7 +68,7 @@ class Service:
         if self._child is not None:
             await self._child.ended()
         else:
-            pidfd = open_process(self.leader)
+            pidfd = open_process(self.known.leader) if self.known.leader else None
             if pidfd is not None:
                 gone = readable(self._reactor, pidfd)
                 os.close(pidfd)

@@ -11,20 +11,21 @@ from twisted.internet.defer import Deferred
 
 from containers.interface import ContainerError
 from containers.marks import members_of_run
-from containers.proc import Process, Stat, open_processes
+from containers.proc import Stat, open_processes
+from containers.record import Record
 from containers.watching import all_ended, in_thread, within
 
 UNKILLABLE = 10.0  # seconds after which a process that was killed counts as stuck
 
 
-async def ask(reactor: Any, run: str, leader: Process, grace: float, *, sandboxed: bool) -> None:
-    """TERM to the processes of a run, and wait until all have ended, at most `grace` seconds."""
-    found = await in_thread(reactor, members_of_run, run)
+async def ask(reactor: Any, known: Record, grace: float, *, sandboxed: bool) -> None:
+    """TERM to all of a service, and wait until all of it has ended, at most `grace` seconds."""
+    found = await in_thread(reactor, members_of_run, known.mark)
     asked, init = found, []
-    if sandboxed:
+    if sandboxed and known.leader is not None:
         # Not bubblewrap's two: one would end the wait for the others, one does not listen.
-        init = [one for one in found if one.parent == leader.pid]
-        asked = [one for one in found if one not in init and one.process != leader]
+        init = [one for one in found if one.parent == known.leader.pid]
+        asked = [one for one in found if one not in init and one.process != known.leader]
     if not asked:
         return
     pidfds = open_processes(one.process for one in asked)

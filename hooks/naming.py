@@ -75,6 +75,13 @@ def service_name(repository: str, branch: str) -> str:
     return name
 
 
+def pushed_refs(service: str) -> tuple[str, list[str]]:
+    """The repository whose pushes make `service`, and the refs that may have been pushed."""
+    branch = branch_in(service)
+    branches = _TRUNKS if branch is None else (branch,)
+    return service.partition("--")[0], [f"{_BRANCH_PREFIX}{one}" for one in branches]
+
+
 def branch_in(service: str) -> str | None:
     """The branch that `service_name` put into a name; `None` for master or main."""
     _, mark, escaped = service.partition("--")

@@ -110,14 +110,18 @@ class Repository:
         await self.point_head(ref)
 
     async def point_head(self, ref: str) -> None:
-        """Let HEAD name a branch that exists, or soon will, so that a clone checks something out."""
+        """Let HEAD name a branch that exists, or soon will: a clone checks it out."""
         if await self.tip("HEAD") is None:
             await self._git("symbolic-ref", "HEAD", ref)
 
     async def is_whole(self, commit: str) -> bool:
-        """Whether the history of `commit` is here up to its beginning, or to a known shallow end."""
+        """Whether the history of `commit` is here to its beginning, or to a known shallow end."""
         status, _ = await self._git("rev-list", "--quiet", commit, "--not", "--all")
         return status == 0
+
+    async def forget(self, ref: str) -> None:
+        """Remove `ref` if it is there."""
+        await self._git("update-ref", "-d", "--end-of-options", ref)
 
     async def files(self, commit: str, names: Sequence[str]) -> dict[str, str]:
         """Those of the top-level files `names` that `commit` has, as text.

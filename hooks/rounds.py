@@ -13,6 +13,7 @@ from twisted.logger import Logger
 
 from containers.log import trim
 from containers.watching import in_thread
+from hooks import quarantine
 from hooks.ship import Ship
 
 PULSE = 5.0  # seconds
@@ -37,7 +38,9 @@ async def rounds(reactor: Any, ship: Ship) -> None:
 
 
 async def one_round(ship: Ship, now: float) -> None:
-    """Take down what has expired at `now` (seconds since the epoch), keep logs in their bounds."""
+    """Take down what has expired at `now` (seconds since the epoch), keep logs in their bounds,
+    remove what broken pushes left.
+    """
     for serving in (await ship.ledger.serving()).values():
         if serving.expires is not None and serving.expires <= now:
             _log.info("{service} has expired", service=serving.service)
@@ -45,6 +48,7 @@ async def one_round(ship: Ship, now: float) -> None:
         else:
             log = ship.layout.service_log(serving.container)
             await in_thread(ship.reactor, trim, log, ship.settings.service_log)
+    await in_thread(ship.reactor, quarantine.empty, ship.layout.repositories)
 
 
 async def housekeeping(ship: Ship, now: float) -> None:

@@ -20,7 +20,7 @@ from hooks.check import Answered, check
 from hooks.errors import DeployFailed, Refused, ShipError, Superseded
 from hooks.layout import Layout
 from hooks.ledger import Entry, Launch, Ledger, Serving
-from hooks.naming import Release
+from hooks.naming import Release, pushed_refs
 from hooks.orders import Orders
 from hooks.push import Push
 from hooks.queue import Queue
@@ -190,6 +190,7 @@ class Ship:
         started from its release, at the address it had if that is free. Nothing is built."""
         container = self.runtime.find(serving.container)
         if container is None:
+            await self.forget(serving)
             raise ShipError(f"the container {serving.container} is gone; push it again")
         address = self.runtime.adopt(container)
         if address is None:
@@ -236,9 +237,16 @@ class Ship:
         with suppress(Superseded):  # a newer release replaces it instead
             async with self.queue.berth(serving.service, lambda _: None):
                 if await self.serving(serving.service) == serving:
-                    await self.ledger.strike(serving.service)
+                    await self.forget(serving)
                     await self.proxy.withdraw(serving.service)
                     self.retire(serving)
+
+    async def forget(self, serving: Serving) -> None:
+        """`serving` is over. Its branch goes too, else git would not push its commit again."""
+        await self.ledger.strike(serving.service)
+        name, refs = pushed_refs(serving.service)
+        for ref in refs:
+            await self.repository(name).forget(ref)
 
     async def stand_down(self) -> None:
         """Stop what serves, all at once; the ledger keeps it, so the next start brings it back."""

@@ -23,7 +23,7 @@ from twisted.internet.threads import deferToThreadPool
 from proxy.control import Control, ControlError, Worker
 from proxy.distribution import Run
 from proxy.files import Generations, log_tail, trim_log
-from proxy.processes import Nginx, alive, ended, find_all, master_of, orphans_of, tell
+from proxy.processes import Family, Nginx, alive, ended, find, tell
 from proxy.render import Instance
 from proxy.routes import ProxyError
 
@@ -89,7 +89,7 @@ class Engine:
         One that runs and does not answer is ended.
         """
         async with self._turn:
-            self.master = master_of(await self._find())
+            self.master = (await self._find()).master
             if self.master is None:
                 return None
             try:
@@ -115,7 +115,7 @@ class Engine:
     async def revive(self, generation: int) -> bool:
         """Start nginx if it is not running; whether that was needed."""
         async with self._turn:
-            self.master = master_of(await self._find())
+            self.master = (await self._find()).master
             if self.master is not None:
                 return False
             since = self._log.stat().st_size
@@ -132,11 +132,10 @@ class Engine:
         async with self._turn:
             for number in (signal.SIGQUIT, signal.SIGTERM, signal.SIGKILL):
                 found = await self._find()
-                heads = {*orphans_of(found), master_of(found)}
-                for nginx in found:
-                    if nginx in heads or number == signal.SIGKILL:
+                for nginx in found.all:
+                    if nginx in (found.master, *found.orphans) or number == signal.SIGKILL:
                         tell(nginx, number)
-                if await self._ended(found, self._patience.stop):
+                if await self._ended(found.all, self._patience.stop):
                     break
             self.master = None
 
@@ -158,12 +157,12 @@ class Engine:
         pool = IReactorThreads(self._reactor).getThreadPool()
         return deferToThreadPool(IReactorFromThreads(self._reactor), pool, work, *args, **kwargs)
 
-    async def _find(self) -> list[Nginx]:
-        return await self._aside(find_all, self._log)
+    async def _find(self) -> Family:
+        return await self._aside(find, self._log, self._instance.prefix / "nginx.pid")
 
     async def _launch(self, generation: int, since: int) -> None:
         self.master = None
-        await self._clear(orphans_of(await self._find()))
+        await self._clear((await self._find()).orphans)
         self._instance.control.unlink(missing_ok=True)
         status, output = await self._run([*self._argv, "-c", "current/nginx.conf"], RUN_LIMIT)
         if status != 0:
@@ -171,7 +170,7 @@ class Engine:
             raise ProxyError(f"nginx did not start (status {status}): {said}")
         self._instance.control.chmod(0o600)  # nginx makes it for everybody, in our own directory
         await self._verify(generation, since)
-        self.master = master_of(await self._find())
+        self.master = (await self._find()).master
 
     async def _clear(self, orphans: Sequence[Nginx]) -> None:
         """Workers whose master was killed finish what they have, but give up the port at once."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import select
 import signal
+from collections.abc import Sequence
 from pathlib import Path
 
 import psutil
@@ -25,40 +26,51 @@ class Nginx:
 
     pid: int
     parent: int
-    titled_master: bool
     started: float
+
+
+@frozen
+class Family:
+    """All processes of a prefix: the master if it lives, and what has lost its master."""
+
+    master: Nginx | None
+    orphans: tuple[Nginx, ...]
+    all: tuple[Nginx, ...]
+
+
+def family(found: Sequence[Nginx], master: int) -> Family:
+    """Sort what was found, by the pid in the master's pid file.
+
+    Titles tell nothing: a worker just forked still bears its master's.
+    """
+    return Family(
+        next((nginx for nginx in found if nginx.pid == master), None),
+        tuple(nginx for nginx in found if master not in (nginx.pid, nginx.parent)),
+        tuple(found),
+    )
 
 
 def _described(process: psutil.Process, log: str) -> Nginx | None:
     try:
-        title = " ".join(process.cmdline())
-        if not title.startswith("nginx: ") or process.status() == psutil.STATUS_ZOMBIE:
+        if not " ".join(process.cmdline()).startswith("nginx: "):
+            return None
+        if process.status() == psutil.STATUS_ZOMBIE:
             return None
         if all(file.path != log for file in process.open_files()):
             return None
-        master = title.startswith("nginx: master")
-        return Nginx(process.pid, process.ppid(), master, process.create_time())
+        return Nginx(process.pid, process.ppid(), process.create_time())
     except psutil.Error:
         return None
 
 
-def find_all(log: Path) -> list[Nginx]:
+def find(log: Path, pid_file: Path) -> Family:
     """Every process that has `log` (a resolved path) open. Reads /proc: run it in a thread."""
     described = (_described(process, str(log)) for process in psutil.process_iter())
-    return [nginx for nginx in described if nginx is not None]
-
-
-def master_of(found: list[Nginx]) -> Nginx | None:
-    """The living master. A worker just forked still bears its master's title, but has a parent."""
-    pids = {nginx.pid for nginx in found}
-    masters = [nginx for nginx in found if nginx.titled_master and nginx.parent not in pids]
-    return max(masters, key=lambda nginx: nginx.started, default=None)
-
-
-def orphans_of(found: list[Nginx]) -> list[Nginx]:
-    """Workers whose master is gone."""
-    pids = {nginx.pid for nginx in found}
-    return [nginx for nginx in found if not nginx.titled_master and nginx.parent not in pids]
+    try:
+        master = int(pid_file.read_text())
+    except (FileNotFoundError, ValueError):  # `nginx -t` leaves an empty one
+        master = 0
+    return family([nginx for nginx in described if nginx is not None], master)
 
 
 def _open(nginx: Nginx) -> int | None:

@@ -66,7 +66,7 @@ class Relay(Factory):
         except Exception:
             self.log.failure("a push of {owner} failed", owner=question["owner"])
             return {"verdict": "the ship made an error of its own; its log says which"}
-        return {"verdict": ""}
+        return {"verdict": "", "moved": moved}
 
     def _full(self) -> str:
         """What is behind many an odd error."""

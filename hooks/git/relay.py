@@ -84,7 +84,7 @@ def packets() -> list[str]:
 
 
 def write(text: str) -> None:
-    data = text.encode("utf-8", "replace")
+    data = text.encode("utf-8", "surrogateescape")
     sys.stdout.buffer.write(b"%04x" % (len(data) + 4) + data)
 
 

@@ -17,7 +17,7 @@ from twisted.trial.unittest import TestCase
 from containers.interface import Container, ContainerError, Exit, Limits, Mount
 from containers.process import ProcessRuntime
 
-PORTS = range(19000, 19100)
+PORTS = range(first := 17000 + os.getpid() % 50 * 20, first + 20)
 PYTHON = "/usr/bin/python3"
 COUNT_FORKS = """
 import os, time

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -12,6 +13,7 @@ from typing import Any
 from unittest import skipUnless
 
 from twisted.internet import reactor
+from twisted.internet.task import deferLater
 from twisted.trial.unittest import TestCase
 
 from containers import files, marks, record
@@ -20,8 +22,19 @@ from containers.keep import keep
 from containers.process import ProcessRuntime
 from containers.spawn import run
 
-PORTS = range(19200, 19300)
+PORTS = range(first := 18000 + os.getpid() % 50 * 20, first + 20)
 SLEEP = ("sleep", "60")
+
+
+def sleeping(word: str) -> list[int]:
+    """The `sleep` commands of the host with this argument."""
+    wanted = f"sleep\0{word}\0".encode()
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if (entry / "cmdline").read_bytes() == wanted:
+                found.append(int(entry.name))
+    return found
 
 
 class ProcessRuntimeTests(TestCase):
@@ -138,6 +151,19 @@ class ProcessRuntimeTests(TestCase):
             )
         self.assertEqual(told, [(Exit(status=4), delay) for delay in (0.01, 0.02, 0.04, 0.08)])
 
+    async def test_stop_finds_the_unmarked(self) -> None:
+        """A process that threw its mark away and left its parent is still of the session."""
+        word = f"8{os.getpid()}{id(self)}"
+        script = f"set -m; sh -c 'env -i sleep {word} & exit'; exec sleep {word}"
+        for sandboxed in (True, False):
+            self.runtime = self.another(sandbox=sandboxed)
+            container = await self.runtime.containerize("a")
+            await self.start(container, "sh", "-c", script)
+            while len(sleeping(word)) < 2:
+                await deferLater(reactor, 0.01)
+            await self.runtime.stop(container, grace=0)
+            self.assertEqual(sleeping(word), [])
+
     async def test_spares_itself(self) -> None:
         """A ship that was itself started in a container's environment does not kill itself."""
         script = (
@@ -145,7 +171,7 @@ class ProcessRuntimeTests(TestCase):
             "from containers.process import ProcessRuntime\n"
             "from twisted.internet.defer import Deferred\n"
             "def main(reactor):\n"
-            "    ship = ProcessRuntime(reactor, Path(sys.argv[1]), ports=range(19200, 19201))\n"
+            "    ship = ProcessRuntime(reactor, Path(sys.argv[1]), ports=range(18000, 18001))\n"
             "    return Deferred.fromCoroutine(ship.sweep(set()))\n"
             "react(main)\n"
         )

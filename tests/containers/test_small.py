@@ -18,11 +18,16 @@ from twisted.trial.unittest import SynchronousTestCase
 from containers import log
 from containers.interface import Backoff, Container, ContainerError, Exit, Limits, Mount
 from containers.keep import keep
-from containers.ports import Ports
+from containers.ports import Ports, is_free
 from containers.record import sandboxed_exit
 from containers.sandbox import Box, User, chain, environment, outer, script, view
 
-AMONG = range(19400, 19404)
+AMONG = next(
+    range(first, first + 4)
+    for first in range(24000 + os.getpid() % 1000 * 4, 32000, 4)
+    if all(is_free(port) for port in range(first, first + 4))
+)
+FIRST = AMONG.start
 BOX = Box("/usr/bin/bwrap", User(20000, 20000), True, Path("/r/.accounts"), (("bin", "usr/bin"),))
 A = Container("a", Path("/r/a"))
 
@@ -32,26 +37,28 @@ class PortsTests(SynchronousTestCase):
         """Ports go round; one given back comes last, one wanted comes first."""
         ports = Ports(AMONG)
         given = [ports.reserve(owner) for owner in "abc"]
-        self.assertEqual(given, [19400, 19401, 19402])
+        self.assertEqual(given, [FIRST, FIRST + 1, FIRST + 2])
         ports.release("a")
-        self.assertEqual(ports.reserve("d"), 19403)
-        self.assertEqual(ports.reserve("e"), 19400)
-        with self.assertRaisesRegex(ContainerError, "no port is free between 19400 and 19403"):
+        self.assertEqual(ports.reserve("d"), FIRST + 3)
+        self.assertEqual(ports.reserve("e"), FIRST)
+        with self.assertRaisesRegex(
+            ContainerError, f"no port is free between {FIRST} and {FIRST + 3}"
+        ):
             ports.reserve("f")
         ports.release("b")
-        self.assertEqual(ports.reserve("c", 19402), 19402)
-        self.assertEqual(ports.reserve("f", 19402), 19401)
+        self.assertEqual(ports.reserve("c", FIRST + 2), FIRST + 2)
+        self.assertEqual(ports.reserve("f", FIRST + 2), FIRST + 1)
 
     def test_taken_by_others(self) -> None:
         """A port on which somebody else listens, on whatever address, is not given out."""
-        with socket.create_server(("127.0.0.1", 19400)), socket.create_server(("", 19401)):
-            self.assertEqual(Ports(AMONG).reserve("a", 19400), 19402)
+        with socket.create_server(("127.0.0.1", FIRST)), socket.create_server(("", FIRST + 1)):
+            self.assertEqual(Ports(AMONG).reserve("a", FIRST), FIRST + 2)
 
     def test_claimed(self) -> None:
         """A port that an adopted service has is not given to another."""
         ports = Ports(AMONG)
-        ports.claim("a", 19400)
-        self.assertEqual(ports.reserve("b", 19400), 19401)
+        ports.claim("a", FIRST)
+        self.assertEqual(ports.reserve("b", FIRST), FIRST + 1)
 
 
 class LogTests(SynchronousTestCase):

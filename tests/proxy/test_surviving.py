@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import psutil
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorFDSet
@@ -11,7 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from proxy.engine import Patience
 from proxy.nginx import Proxy
-from proxy.processes import Nginx, ended, find_all, master_of, orphans_of
+from proxy.processes import Family, Nginx, ended, family, find
 from proxy.routes import Backend, ProxyError, Route
 from tests.proxy.load import Load
 from tests.proxy.reactor import reactor, until
@@ -97,7 +95,7 @@ class SurvivalTests(ProxyCase):
         self.kill(await self.master())
         await proxy.publish(route("new"), app.backend)
         await proxy.stop()
-        self.assertEqual(find_all(self.log()), [])
+        self.assertEqual(self.family().all, ())
 
     async def test_publish_revives(self) -> None:
         """A publish that finds nginx dead starts it, with nobody keeping it."""
@@ -128,7 +126,7 @@ class SurvivalTests(ProxyCase):
         await client.ask("/~hello/events")
         await until(lambda: app.held, "stream to open")
         await proxy.stop()
-        self.assertEqual(find_all(self.log()), [])
+        self.assertEqual(self.family().all, ())
         with self.assertRaisesRegex(ProxyError, "not started"):
             await proxy.publish(route("hello"), app.backend)
         await proxy.start({route("hello"): app.backend})
@@ -139,11 +137,12 @@ class SurvivalTests(ProxyCase):
         self.assertEqual(await proxy.start(table), {})
         return proxy
 
-    def log(self) -> Path:
-        return self.prefix.resolve() / "logs" / "error.log"
+    def family(self) -> Family:
+        prefix = self.prefix.resolve()
+        return find(prefix / "logs" / "error.log", prefix / "nginx.pid")
 
     def new_master(self, old: int) -> bool:
-        master = master_of(find_all(self.log()))
+        master = self.family().master
         return master is not None and master.pid != old
 
     async def serves_green(self) -> bool:
@@ -153,7 +152,7 @@ class SurvivalTests(ProxyCase):
             return False
 
     async def kill_all(self) -> None:
-        processes = sorted(find_all(self.log()), key=lambda nginx: not nginx.titled_master)
+        processes = sorted(self.family().all, key=lambda nginx: nginx.started)
         for nginx in processes:
             self.kill(nginx.pid)
         for nginx in processes:
@@ -161,18 +160,15 @@ class SurvivalTests(ProxyCase):
 
 
 class ProcessTests(SynchronousTestCase):
-    def test_fresh_worker_is_no_master(self) -> None:
-        """A worker that still bears its master's title is not taken for the master."""
-        master, fresh = Nginx(10, 1, True, 1.0), Nginx(11, 10, True, 2.0)
-        self.assertEqual(master_of([fresh, master]), master)
-        self.assertEqual(orphans_of([fresh, master]), [])
+    def test_family(self) -> None:
+        """The pid file says who the master is; who is neither it nor its child has lost his."""
+        master, worker, orphan = Nginx(10, 1, 1.0), Nginx(11, 10, 2.0), Nginx(9, 1, 3.0)
+        found = family([orphan, worker, master], 10)
+        self.assertEqual((found.master, found.orphans), (master, (orphan,)))
 
-    def test_orphans_have_no_master(self) -> None:
-        """Only workers whose master is gone are orphans."""
-        master, worker, orphan = (
-            Nginx(10, 1, True, 1.0),
-            Nginx(11, 10, False, 2.0),
-            Nginx(9, 1, False, 0.5),
-        )
-        self.assertEqual(orphans_of([master, worker, orphan]), [orphan])
-        self.assertIsNone(master_of([orphan]))
+    def test_without_master(self) -> None:
+        """A worker is never taken for the master, however young it is."""
+        orphan = Nginx(9, 1, 3.0)
+        for pid in (0, 10):
+            found = family([orphan], pid)
+            self.assertEqual((found.master, found.orphans), (None, (orphan,)))

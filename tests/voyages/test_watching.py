@@ -94,7 +94,8 @@ def test_a_branch_that_moved_elsewhere_meanwhile_is_not_overwritten(harbour: Har
 
 def test_attaching_follows_the_log_and_takes_the_service_down_at_the_end(harbour: Harbour) -> None:
     """`-o attach` shows the service's log; Ctrl-C takes it down, route and container."""
-    push = harbour.app(web("attached")).pushing("attach", "master", "-o", "attach")
+    app = harbour.app(web("attached"))
+    push = app.pushing("attach", "master", "-o", "attach")
     seen = read_until(push, "listening on")
     url = f"http://attach.localhost:{harbour.http_port}/"
     assert "Ctrl-C takes attach down" in seen
@@ -103,11 +104,15 @@ def test_attaching_follows_the_log_and_takes_the_service_down_at_the_end(harbour
     until(lambda: harbour.get(url).status == 404, "the route is gone")
     until(lambda: not list((harbour.root / "containers").glob("attach-*")), "the container is gone")
     assert "attach" not in harbour.starphleet("status").text
+    assert harbour.get(app.push("attach").url).text == "attached"
 
 
 def test_a_service_expires(harbour: Harbour) -> None:
-    """`-o ttl=` says how long a test service lives; then it is gone, and the rest is not."""
+    """`-o ttl=` says how long a test service lives; then it is gone, and the rest is not; the
+    same commit can be pushed again."""
     stays = harbour.app(web("stays"), "stays").push("stays").url
-    url = harbour.app(web("brief"), "brief").push("brief", "master", "-o", "ttl=1s").url
+    app = harbour.app(web("brief"), "brief")
+    url = app.push("brief", "master", "-o", "ttl=1s").url
     until(lambda: harbour.get(url).status == 404, "the service has expired")
     assert harbour.get(stays).text == "stays"
+    assert harbour.get(app.push("brief").url).text == "brief"
