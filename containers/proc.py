@@ -9,7 +9,6 @@ from pathlib import Path
 from attrs import frozen
 
 PROC = Path("/proc")
-KERNEL = 2  # kthreadd, the parent of all kernel threads
 CHUNK = 1 << 16
 
 
@@ -64,7 +63,8 @@ def everything() -> Iterator[Stat]:
     for entry in os.scandir(PROC):
         if entry.name.isdigit():
             found = stat(int(entry.name))
-            if found is not None and KERNEL not in (found.parent, found.process.pid):
+            # The kernel's own have no session; whatever this ship started has one.
+            if found is not None and found.session != 0:
                 yield found
 
 

@@ -8,8 +8,9 @@ from twisted.internet.defer import Deferred, gatherResults
 from twisted.logger import Logger
 
 from hooks.ledger import Serving
+from hooks.services import backend
 from hooks.settings import route
-from hooks.ship import Ship, backend
+from hooks.ship import Ship
 
 _log = Logger()
 
@@ -32,10 +33,7 @@ async def boot(ship: Ship) -> None:
 
 async def _resume(ship: Ship, serving: Serving) -> None:
     try:
-        resumed = await ship.resume(serving)
-        if resumed != serving:
-            await ship.publish(resumed)
-            await ship.ledger.keep(resumed)
+        await ship.services.resume(serving)
     except Exception:
         _log.failure("{service} does not serve again", service=serving.service)
 

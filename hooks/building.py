@@ -23,6 +23,9 @@ from hooks.say import Say
 from hooks.settings import Settings
 
 FETCH_SECONDS = 120.0
+ROOTS_VARIABLES = (
+    "SSL_CERT_FILE", "PIP_CERT", "REQUESTS_CA_BUNDLE", "NODE_EXTRA_CA_CERTS", "GIT_SSL_CAINFO",
+)  # fmt: skip
 SCRIPT = "web"  # the launch script's name, in the container's directory `start`
 
 
@@ -49,7 +52,7 @@ class Workshop:
         write_env_dir(env_dir, orders.environment)
         await in_thread(self.reactor, self.runtime.own, container, [env_dir])
         site = _Site(self, container, (chosen,) if chosen else PROVIDED, cache, env_dir)
-        env = {**self.settings.build_env, "STARPHLEET_TOOLS": site.tools}
+        env = {**self.settings.build_env, **site.roots, "STARPHLEET_TOOLS": site.tools}
         try:
             return await build(
                 site, PROVIDED, chosen=chosen, env=env, say=say.plain, output=say.output
@@ -121,12 +124,17 @@ class _Site:
     def tools(self) -> str:
         return self._seen(self._tools_mount)
 
+    @property
+    def roots(self) -> dict[str, str]:
+        """Where each package client finds the certificate authorities that the ship trusts."""
+        return {name: self._seen(mount) for mount in self._roots_mount for name in ROOTS_VARIABLES}
+
     def pack(self, pack: Pack) -> str:
         seen = self._seen(self._pack_mount(pack))
         return f"{seen}/{pack.at}" if pack.at else seen
 
     async def run(self, argv: Sequence[str], env: Mapping[str, str], output: Output) -> Outcome:
-        mounts = [self._cache_mount, self._env_mount, self._tools_mount]
+        mounts = [self._cache_mount, self._env_mount, self._tools_mount, *self._roots_mount]
         mounts += dict.fromkeys(map(self._pack_mount, self.packs))
         exit = await self.workshop.runtime.run(
             self.container,
@@ -149,6 +157,11 @@ class _Site:
     @property
     def _tools_mount(self) -> Mount:
         return Mount(self.workshop.tools, "/tools")
+
+    @property
+    def _roots_mount(self) -> tuple[Mount, ...]:
+        roots = self.workshop.settings.roots
+        return (Mount(roots, "/roots.pem"),) if roots else ()
 
     def _pack_mount(self, pack: Pack) -> Mount:
         return Mount(pack.mount, "/buildpacks")

@@ -35,7 +35,7 @@ async def deploy(ship: Ship, orders: Orders, say: Say) -> Serving:
         await ship.settle(orders.push)
         await _tell(ship, serving, steps, say)
     if before is not None:
-        ship.retire(before)
+        ship.services.retire(before)
     return serving
 
 
@@ -60,10 +60,10 @@ async def _bring_up(
             await ship.put_back(orders.service, before)
             raise
     except BaseException:  # a cancellation too; what failed is passed on always
-        await ship.discard(container)
+        await ship.services.discard(container)
         raise
     steps.last = last.seconds if last is not None else None
-    ship.watch_over(serving, container)
+    ship.services.watch_over(serving, container)
     return serving
 
 

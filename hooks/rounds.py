@@ -44,7 +44,7 @@ async def one_round(ship: Ship, now: float) -> None:
     for serving in (await ship.ledger.serving()).values():
         if serving.expires is not None and serving.expires <= now:
             _log.info("{service} has expired", service=serving.service)
-            await ship.take_down(serving)
+            await ship.services.take_down(serving)
         else:
             log = ship.layout.service_log(serving.container)
             await in_thread(ship.reactor, trim, log, ship.settings.service_log)

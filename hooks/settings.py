@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from ipaddress import ip_address
+from pathlib import Path
 
 from attrs import field, frozen
 
@@ -15,7 +16,10 @@ MB = 2**20
 
 @frozen
 class Settings:
-    """Seconds, bytes and counts. `test_domain` is a domain whose every sub-domain is the ship."""
+    """Seconds, bytes and counts. `test_domain` is a domain whose every sub-domain is the ship.
+
+    `roots` is the file of certificate authorities that builds are to trust.
+    """
 
     host: str = "localhost"
     http_port: int = 8080
@@ -32,6 +36,7 @@ class Settings:
     )
     service_log: int = 16 * MB
     build_env: Mapping[str, str] = field(factory=dict)
+    roots: Path | None = None
 
 
 def route(settings: Settings, service: str) -> Route:

@@ -4,31 +4,30 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from typing import Any
 
-from attrs import define, evolve, field
-from twisted.internet.defer import Deferred, gatherResults
+from attrs import define, evolve
+from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from buildpacks.procfile import web_command
 from containers.interface import Address, Container, Exit, Runtime
-from containers.keep import keep
 from containers.log import tail
-from hooks.building import Workshop, start_mount
+from hooks.building import Workshop
 from hooks.check import Answered, check
-from hooks.errors import DeployFailed, Refused, ShipError, Superseded
+from hooks.errors import DeployFailed, Refused
 from hooks.layout import Layout
 from hooks.ledger import Entry, Launch, Ledger, Serving
-from hooks.naming import Release, pushed_refs
+from hooks.naming import Release
 from hooks.orders import Orders
 from hooks.push import Push
 from hooks.queue import Queue
 from hooks.repository import Git, Repository
 from hooks.say import Say
-from hooks.settings import Settings, git_address, route
+from hooks.services import Services, ended_how
+from hooks.settings import Settings, git_address
 from proxy.nginx import Proxy
-from proxy.routes import Backend
 
 LOG_LINES = 20  # of a service that failed, shown to who pushed it
 
@@ -46,8 +45,7 @@ class Ship:
     workshop: Workshop
     git: Git
     queue: Queue
-    _keepers: dict[str, Deferred[None]] = field(factory=dict)
-    _retiring: dict[str, Deferred[None]] = field(factory=dict)
+    services: Services
     _log: Logger = Logger()
 
     def repository(self, name: str) -> Repository:
@@ -100,8 +98,7 @@ class Ship:
     async def containerize(self, release: Release) -> Container:
         """An empty container for `release`. What an earlier try left under its name goes first."""
         name = str(release)
-        if name in self._retiring:
-            await _shared(self._retiring[name])
+        await self.services.gone(name)
         if name in self.runtime.names():
             await self.runtime.destroy(Container(name, self.layout.containers / name))
         self.layout.require_room(self.settings.free_disk)
@@ -117,7 +114,7 @@ class Ship:
         return Launch(argv, {**self._told(orders), **orders.environment})
 
     async def start(self, container: Container, launch: Launch) -> Address:
-        return await self._start(container, launch, None)
+        return await self.services.start(container, launch)
 
     async def check(self, container: Container, address: Address, orders: Orders, say: Say) -> None:
         """Wait until the service answers well; `DeployFailed` says what it did instead."""
@@ -140,13 +137,13 @@ class Ship:
 
     async def publish(self, serving: Serving) -> None:
         """Traffic moves here, and only here."""
-        await self.proxy.publish(route(self.settings, serving.service), backend(serving))
+        await self.services.publish(serving)
 
     async def put_back(self, service: str, before: Serving | None) -> None:
         """Let traffic go where it went before; a failure is logged, the first error counts."""
         try:
             if before is not None:
-                await self.publish(before)
+                await self.services.publish(before)
             else:
                 await self.proxy.withdraw(service)
         except Exception:
@@ -158,14 +155,6 @@ class Ship:
             await self.ledger.note(entry)
         except Exception:
             self._log.failure("the ledger did not take the end of {release}", release=entry.release)
-
-    async def discard(self, container: Container) -> None:
-        """Remove a container that did not make it."""
-        try:
-            await self.runtime.destroy(container)
-            self.layout.service_log(container.name).unlink(missing_ok=True)
-        except Exception:
-            self._log.failure("{name} could not be removed", name=container.name)
 
     def as_serving(self, orders: Orders, launch: Launch, address: Address) -> Serving:
         now = time.time()
@@ -185,113 +174,6 @@ class Ship:
         expires = time.time() + orders.ttl if orders.ttl is not None else None
         return evolve(serving, expires=expires)
 
-    async def resume(self, serving: Serving) -> Serving:
-        """Let `serving` serve again after the ship was away: adopted when it still runs, else
-        started from its release, at the address it had if that is free. Nothing is built."""
-        container = self.runtime.find(serving.container)
-        if container is None:
-            await self.forget(serving)
-            raise ShipError(f"the container {serving.container} is gone; push it again")
-        address = self.runtime.adopt(container)
-        if address is None:
-            had = Address(serving.host, serving.port)
-            address = await self._start(container, serving.launch, had)
-        self.watch_over(serving, container)
-        return evolve(serving, host=address.host, port=address.port)
-
-    def watch_over(self, serving: Serving, container: Container) -> None:
-        """Start the service again whenever it ends, until it is retired."""
-
-        async def restart() -> None:
-            await self._start(container, serving.launch, Address(serving.host, serving.port))
-
-        def on_exit(exit: Exit, delay: float) -> None:
-            self._log.warn(
-                "{service} ended ({how}), it is started again in {delay} s",
-                service=serving.service,
-                how=ended_how(exit),
-                delay=delay,
-            )
-
-        keeper = keep(self.reactor, self.runtime, container, restart, on_exit=on_exit)
-        watching: Deferred[None] = Deferred.fromCoroutine(keeper)
-        watching.addErrback(lambda _: None)
-        self._keepers[container.name] = watching
-
-    def retire(self, serving: Serving) -> None:
-        """Drain and remove what served before, beside whatever comes next."""
-        name = serving.container
-
-        def ended(result: object) -> None:
-            self._retiring.pop(name, None)
-
-        retiring: Deferred[None] = Deferred.fromCoroutine(self._drain_and_remove(serving))
-        self._retiring[name] = retiring
-        retiring.addBoth(ended)
-
-    async def take_down(self, serving: Serving) -> None:
-        """End a service: no entry, no route, then no container.
-
-        Does nothing when it is not `serving` any more that serves, once no deploy is on.
-        """
-        with suppress(Superseded):  # a newer release replaces it instead
-            async with self.queue.berth(serving.service, lambda _: None):
-                if await self.serving(serving.service) == serving:
-                    await self.forget(serving)
-                    await self.proxy.withdraw(serving.service)
-                    self.retire(serving)
-
-    async def forget(self, serving: Serving) -> None:
-        """`serving` is over. Its branch goes too, else git would not push its commit again."""
-        await self.ledger.strike(serving.service)
-        name, refs = pushed_refs(serving.service)
-        for ref in refs:
-            await self.repository(name).forget(ref)
-
-    async def stand_down(self) -> None:
-        """Stop what serves, all at once; the ledger keeps it, so the next start brings it back."""
-        serving = (await self.ledger.serving()).values()
-        await gatherResults([Deferred.fromCoroutine(self._stop(one)) for one in serving])
-
-    async def _stop(self, serving: Serving) -> None:
-        """A service that will not stop is logged and holds up nobody."""
-        self._stop_watching(serving.container)
-        container = self.runtime.find(serving.container)
-        if container is None:
-            return
-        try:
-            await self.runtime.stop(container, grace=self.settings.stop_grace)
-        except Exception:
-            self._log.failure("{name} did not stop", name=serving.container)
-
-    async def _drain_and_remove(self, serving: Serving) -> None:
-        self._stop_watching(serving.container)
-        container = self.runtime.find(serving.container)
-        if container is None:
-            return
-        try:
-            await self.proxy.drain(serving.container, self.settings.drain_wait)
-            await self.runtime.stop(container, grace=self.settings.stop_grace)
-        except Exception:
-            self._log.failure("{name} did not drain", name=serving.container)
-        await self.discard(container)
-
-    def _stop_watching(self, name: str) -> None:
-        watching = self._keepers.pop(name, None)
-        if watching is not None:
-            watching.cancel()
-
-    async def _start(self, container: Container, launch: Launch, had: Address | None) -> Address:
-        return await self.runtime.start(
-            container,
-            launch.argv,
-            env=launch.env,
-            log=self.layout.service_log(container.name),
-            limits=self.settings.service_limits,
-            mounts=[start_mount(container)],
-            address=had,
-        )
-
     def _told(self, orders: Orders) -> Mapping[str, str]:
         """What a service may know about itself."""
         source = f"{git_address(self.settings)}/{orders.repository.path.stem}"
@@ -301,19 +183,6 @@ class Ship:
             "ORDERS_NAME": orders.service,
             "SHIP_NAME": self.settings.host,
         }
-
-
-def backend(serving: Serving) -> Backend:
-    return Backend(serving.container, serving.host, serving.port)
-
-
-def ended_how(exit: Exit) -> str:
-    """`exit status 3`, `signal 9`, or that nobody knows."""
-    if exit.reason:
-        return exit.reason
-    if exit.status is not None:
-        return f"exit status {exit.status}"
-    return f"signal {exit.signal}" if exit.signal is not None else "nobody saw how"
 
 
 def unhealthy(
@@ -328,15 +197,3 @@ def unhealthy(
     return (
         f"nothing listened on $PORT ({port}) within {seconds:g} s; the service listens on {ports}"
     )
-
-
-async def _shared(waited: Deferred[None]) -> None:
-    """Wait for what others wait for too; its failure is theirs to tell."""
-    mine: Deferred[None] = Deferred()
-
-    def pass_on(result: Any) -> Any:
-        mine.callback(None)
-        return result
-
-    waited.addBoth(pass_on)
-    await mine

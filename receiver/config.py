@@ -29,9 +29,6 @@ _PASSED_TO_BUILDS = (
     "UV_INDEX_URL", "UV_DEFAULT_INDEX", "PIP_INDEX_URL", "NPM_CONFIG_REGISTRY",
 )  # fmt: skip
 _ROOTS = Path("/etc/ssl/certs/ca-certificates.crt")
-_ROOTS_VARIABLES = (
-    "SSL_CERT_FILE", "PIP_CERT", "REQUESTS_CA_BUNDLE", "NODE_EXTRA_CA_CERTS", "GIT_SSL_CAINFO",
-)  # fmt: skip
 
 
 @frozen
@@ -60,6 +57,7 @@ def load(environ: Mapping[str, str] | None = None) -> Config:
     test_domain = read.domain("STARPHLEET_TEST_DOMAIN", "") or None
     ttl = read_duration(read.text("STARPHLEET_TEST_TTL", "24h"), "STARPHLEET_TEST_TTL")
     files = read.count("MAX_OPEN_FILES", 4096)
+    roots = _roots(given)
     settings = Settings(
         host=host,
         http_port=read.port("STARPHLEET_HTTP_PORT", 8080),
@@ -82,7 +80,8 @@ def load(environ: Mapping[str, str] | None = None) -> Config:
             output=read.size("STARPHLEET_BUILD_OUTPUT", 64 * MB),
         ),
         service_log=read.size("STARPHLEET_SERVICE_LOG", 16 * MB),
-        build_env=_build_env(given),
+        build_env={name: given[name] for name in _PASSED_TO_BUILDS if name in given},
+        roots=roots,
     )
     return Config(
         layout=layout,
@@ -94,7 +93,7 @@ def load(environ: Mapping[str, str] | None = None) -> Config:
         max_pack=read.size("STARPHLEET_MAX_PACK", 1024 * MB),
         service_ports=read.ports("STARPHLEET_SERVICE_PORTS", range(20000, 28000)),
         path=environ.get("PATH", "/usr/local/bin:/usr/bin:/bin"),
-        git_env={k: v for k, v in _roots(given).items() if k == "GIT_SSL_CAINFO"},
+        git_env={"GIT_SSL_CAINFO": str(roots)} if roots else {},
     )
 
 
@@ -113,15 +112,10 @@ def _file(path: Path) -> dict[str, str]:
     return read_env_file(path.read_text(), str(path)) if path.exists() else {}
 
 
-def _build_env(given: Mapping[str, str]) -> dict[str, str]:
-    passed = {name: given[name] for name in _PASSED_TO_BUILDS if name in given}
-    return passed | _roots(given)
-
-
-def _roots(given: Mapping[str, str]) -> dict[str, str]:
+def _roots(given: Mapping[str, str]) -> Path | None:
     """The certificate authorities of the host, for clients that would bring their own."""
-    named = Path(given.get("SSL_CERT_FILE") or _ROOTS)
-    return {name: str(named) for name in _ROOTS_VARIABLES} if named.exists() else {}
+    named = Path(given.get("SSL_CERT_FILE") or _ROOTS).absolute()
+    return named if named.is_file() else None
 
 
 @frozen

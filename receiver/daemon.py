@@ -27,6 +27,7 @@ from hooks.layout import Layout
 from hooks.ledger import Ledger
 from hooks.queue import Queue
 from hooks.rounds import rounds
+from hooks.services import Services
 from hooks.settings import git_address
 from hooks.ship import Ship
 from hooks.underway import Deploys
@@ -105,7 +106,7 @@ async def _sail(reactor: Any, config: Config, ship: Ship, stop: Deferred[None]) 
         for one in lasting:
             one.cancel()
         await deploys.stop()
-        await ship.stand_down()
+        await ship.services.stand_down()
         await ship.proxy.stop()
 
 
@@ -184,16 +185,19 @@ def _ship(reactor: Any, config: Config) -> Ship:
         search=config.path,
         run=command,
     )
+    ledger, queue = Ledger(reactor, layout.ledger), Queue(settings.deploys_at_once)
+    services = Services(reactor, layout, settings, ledger, runtime, proxy, git, queue)
     return Ship(
         reactor=reactor,
         layout=layout,
         settings=settings,
-        ledger=Ledger(reactor, layout.ledger),
+        ledger=ledger,
         runtime=runtime,
         proxy=proxy,
+        services=services,
         workshop=Workshop(
             reactor, runtime, layout, settings, tools, {"PATH": config.path, **config.git_env}
         ),
         git=git,
-        queue=Queue(settings.deploys_at_once),
+        queue=queue,
     )

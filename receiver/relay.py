@@ -105,7 +105,7 @@ class Relay(Factory):
             )
         except Left:
             if await self._serves(serving):
-                await self.ship.take_down(serving)
+                await self.ship.services.take_down(serving)
                 self.log.info("{service} went with its pusher", service=serving.service)
             raise
         say.header(f"{serving.service} no longer serves {serving.release.commit[:7]}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 import signal
 import threading
@@ -43,7 +44,9 @@ def big(scene: Scene) -> Iterator[Line]:
         return seconds(lambda: scene.push(app, where, "master", *UNKNOWN, port=port, fails=True))
 
     ship, sshd = scene.harbour.ssh_port, scene.sshd_port
-    with peak_growth(scene.harbour.ship.pid) as grown:
+    process = scene.harbour.ship
+    idle = process.memory_info().rss
+    with peak_growth(process, idle) as grown:
         ours, theirs = alternate(NEAR, lambda: to_ship(ship), lambda: to_sshd(sshd), warm=False)
     yield Line("push of 500 MB : to sshd, bare repository", ours, theirs, ratio(1.05))
     yield Line("  memory that the ship took for it", Figure((grown[0],), "MB"), None, MEMORY)
@@ -52,7 +55,7 @@ def big(scene: Scene) -> Iterator[Line]:
             FAR, lambda: to_ship(far_ship), lambda: to_sshd(far_sshd), warm=False
         )
     yield Line("push of 500 MB, 50 ms away : to sshd", ours, theirs, ratio(1.05))
-    with peak_growth(scene.harbour.ship.pid) as grown, slow_index_pack(scene.harbour.ship):
+    with peak_growth(process, idle) as grown, slow_index_pack(process):
         slow = Figure((to_ship(ship),))
     yield Line("push of 500 MB, git running a fifth of the time", slow)
     yield Line("  memory that the ship took for it", Figure((grown[0],), "MB"), None, MEMORY)
@@ -72,34 +75,37 @@ def half_a_gigabyte(scene: Scene) -> App:
 
 
 @contextmanager
-def peak_growth(pid: int) -> Iterator[list[float]]:
-    """Gives a list; after the block it holds by how many MB the process's memory had grown."""
+def peak_growth(process: psutil.Process, idle: int) -> Iterator[list[float]]:
+    """Gives a list; after the block it holds by how many MB the process was above `idle` bytes."""
     grown: list[float] = []
-    before = psutil.Process(pid).memory_info().rss
-    Path(f"/proc/{pid}/clear_refs").write_text("5")  # the peak is counted anew, see proc(5)
+    directory = Path(f"/proc/{process.pid}")
+    (directory / "clear_refs").write_text("5")  # the peak is counted anew, see proc(5)
     yield grown
-    status = Path(f"/proc/{pid}/status").read_text()
+    status = (directory / "status").read_text()
     (peak,) = (line.split()[1] for line in status.splitlines() if line.startswith("VmHWM:"))
-    grown.append((int(peak) * 1024 - before) / MB)
+    grown.append((int(peak) * 1024 - idle) / MB)
 
 
 @contextmanager
 def slow_index_pack(ship: psutil.Process) -> Iterator[None]:
     """Let the git that indexes packs for the ship run in short turns, as if its disk were slow."""
-    over = threading.Event()
-    holding = threading.Thread(target=_hold, args=(ship, over))
+    over, stops = threading.Event(), itertools.count()
+    holding = threading.Thread(target=_hold, args=(ship, over, stops))
     holding.start()
     try:
         yield
     finally:
         over.set()
         holding.join()
+    if next(stops) < 100:
+        raise AssertionError("git was not slowed: its process was not found")
 
 
-def _hold(ship: psutil.Process, over: threading.Event) -> None:
+def _hold(ship: psutil.Process, over: threading.Event, stops: Iterator[int]) -> None:
     while not over.wait(0.01):
         for git in _index_packs(ship):
             while not over.is_set() and _signal(git, signal.SIGSTOP):
+                next(stops)
                 over.wait(RESTS)
                 _signal(git, signal.SIGCONT)
                 over.wait(RUNS)

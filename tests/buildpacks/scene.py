@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 import functools
 import shutil
 import tempfile
@@ -22,10 +21,11 @@ REACTOR: Reactor = reactor  # type: ignore[assignment]
 
 @functools.cache
 def shared_cache() -> Path:
-    """A CACHE directory for all tests of this process, so that each wheel is fetched once."""
-    directory = tempfile.mkdtemp(prefix="starphleet-cache-")
-    atexit.register(shutil.rmtree, directory, ignore_errors=True)
-    return Path(directory)
+    """A CACHE directory for all tests of this process, so that each wheel is fetched once.
+
+    `conftest.py` removes it.
+    """
+    return Path(tempfile.mkdtemp(prefix="starphleet-cache-"))
 
 
 class Scene(TestCase):

@@ -367,9 +367,11 @@ class Contract(TestCase):
 
     async def test_destroy(self) -> None:
         """Destroying leaves no process, no directory, and the port for others."""
-        self.ports = self.ports[:1]
-        self.runtime = self.another()
         container = await self.runtime.containerize("a")
+        address = await self.serve(container)
+        await self.runtime.stop(container, grace=5)
+        self.ports = range(address.port, address.port + 1)
+        self.runtime = self.another()
         other = await self.runtime.containerize("b")
         await self.answer(await self.serve(container))
         with self.assertRaisesRegex(ContainerError, "no port is free"):

@@ -237,10 +237,12 @@ def test_a_client_that_is_killed_while_it_uploads(harbour: Harbour) -> None:
         stderr=subprocess.DEVNULL,
     )
     objects = bare(harbour, "killed") / "objects"
-    until(lambda: list(objects.glob("*incoming*")), "the pack begins to arrive")
-    until(lambda: git_of(harbour, "killed"), "git is at work")
-    os.killpg(push.pid, signal.SIGKILL)
-    push.wait()
+    try:
+        until(lambda: list(objects.glob("*incoming*")), "the pack begins to arrive")
+        assert git_of(harbour, "killed")
+    finally:
+        os.killpg(push.pid, signal.SIGKILL)
+        push.wait()
     until(lambda: not git_of(harbour, "killed"), "git has ended on the ship")
     until(lambda: not list(objects.glob("*incoming*")), "its half of a pack is gone")
     assert app.git("ls-remote", harbour.remote("killed")).text == ""

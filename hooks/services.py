@@ -1,0 +1,191 @@
+"""What serves: how it is started, watched, brought back, and how it ends."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import Any
+
+from attrs import define, evolve, field
+from twisted.internet.defer import Deferred, gatherResults
+from twisted.logger import Logger
+
+from containers.interface import Address, Container, ContainerError, Exit, Runtime
+from containers.keep import keep
+from hooks.building import start_mount
+from hooks.errors import ShipError, Superseded
+from hooks.layout import Layout
+from hooks.ledger import Launch, Ledger, Serving
+from hooks.naming import pushed_refs
+from hooks.queue import Queue
+from hooks.repository import Git, Repository
+from hooks.settings import Settings, route
+from proxy.nginx import Proxy
+from proxy.routes import Backend
+
+
+@define(eq=False)
+class Services:
+    """The services of a ship, from the moment they are started until nothing is left of them."""
+
+    reactor: Any
+    layout: Layout
+    settings: Settings
+    ledger: Ledger
+    runtime: Runtime
+    proxy: Proxy
+    git: Git
+    queue: Queue
+    _keepers: dict[str, Deferred[None]] = field(factory=dict)
+    _retiring: dict[str, Deferred[None]] = field(factory=dict)
+    _log: Logger = Logger()
+
+    async def start(
+        self, container: Container, launch: Launch, had: Address | None = None
+    ) -> Address:
+        """Start what `launch` says, at the address it `had` if that is free."""
+        return await self.runtime.start(
+            container,
+            launch.argv,
+            env=launch.env,
+            log=self.layout.service_log(container.name),
+            limits=self.settings.service_limits,
+            mounts=[start_mount(container)],
+            address=had,
+        )
+
+    async def publish(self, serving: Serving) -> None:
+        """Send the traffic of the service to `serving`."""
+        await self.proxy.publish(route(self.settings, serving.service), backend(serving))
+
+    def watch_over(self, serving: Serving, container: Container) -> None:
+        """Start the service again whenever it ends, until it is retired."""
+
+        async def restart() -> None:
+            await self._start_again(serving, container)
+
+        def on_exit(exit: Exit, delay: float) -> None:
+            self._log.warn(
+                "{service} ended ({how}), it is started again in {delay} s",
+                service=serving.service,
+                how=ended_how(exit),
+                delay=delay,
+            )
+
+        keeper = keep(self.reactor, self.runtime, container, restart, on_exit=on_exit)
+        watching: Deferred[None] = Deferred.fromCoroutine(keeper)
+        watching.addErrback(lambda _: None)  # it is cancelled when the service is over
+        self._keepers[container.name] = watching
+
+    async def resume(self, serving: Serving) -> None:
+        """Let `serving` serve again after the ship was away: adopted when it still runs, else
+        started from its container. Nothing is built. `ShipError` when the container is gone."""
+        container = self.runtime.find(serving.container)
+        if container is None:
+            await self.forget(serving)
+            raise ShipError(f"the container {serving.container} is gone; push it again")
+        try:
+            if self.runtime.adopt(container) is None:
+                await self._start_again(serving, container)
+        finally:
+            self.watch_over(serving, container)
+
+    def retire(self, serving: Serving) -> None:
+        """Drain and remove what served before, beside whatever comes next."""
+        name = serving.container
+
+        def ended(result: object) -> None:
+            self._retiring.pop(name, None)
+
+        retiring: Deferred[None] = Deferred.fromCoroutine(self._drain_and_remove(serving))
+        self._retiring[name] = retiring
+        retiring.addBoth(ended)
+
+    async def gone(self, name: str) -> None:
+        """Wait until the container `name` is retired, if it is about to be."""
+        retiring = self._retiring.get(name)
+        if retiring is not None:
+            waiting: Deferred[None] = Deferred()
+            retiring.addBoth(lambda _: waiting.callback(None))
+            await waiting
+
+    async def take_down(self, serving: Serving) -> None:
+        """End a service: no entry, no route, then no container.
+
+        Does nothing when it is not `serving` any more that serves, once no deploy is on.
+        """
+        with suppress(Superseded):  # a newer release replaces it instead
+            async with self.queue.berth(serving.service, lambda _: None):
+                if (await self.ledger.serving()).get(serving.service) == serving:
+                    await self.forget(serving)
+                    await self.proxy.withdraw(serving.service)
+                    self.retire(serving)
+
+    async def forget(self, serving: Serving) -> None:
+        """`serving` is over. Its branch goes too, else git would not push its commit again."""
+        await self.ledger.strike(serving.service)
+        name, refs = pushed_refs(serving.service)
+        for ref in refs:
+            await Repository(self.layout.repository(name), self.git).forget(ref)
+
+    async def stand_down(self) -> None:
+        """Stop what serves, all at once; the ledger keeps it, so the next start brings it back."""
+        serving = (await self.ledger.serving()).values()
+        await gatherResults([Deferred.fromCoroutine(self._stop(one)) for one in serving])
+
+    async def discard(self, container: Container) -> None:
+        """Remove a container and its log; a failure is logged."""
+        try:
+            await self.runtime.destroy(container)
+            self.layout.service_log(container.name).unlink(missing_ok=True)
+        except Exception:
+            self._log.failure("{name} could not be removed", name=container.name)
+
+    async def _start_again(self, serving: Serving, container: Container) -> None:
+        """Start `serving` once more; when its port is taken now, traffic follows it."""
+        had = (await self.ledger.serving()).get(serving.service, serving)
+        address = await self.start(container, serving.launch, Address(had.host, had.port))
+        moved = evolve(had, host=address.host, port=address.port)
+        if moved != had and moved.release == serving.release:
+            await self.publish(moved)
+            await self.ledger.keep(moved)
+
+    async def _stop(self, serving: Serving) -> None:
+        """A service that will not stop is logged and holds up nobody."""
+        self._stop_watching(serving.container)
+        container = self.runtime.find(serving.container)
+        if container is None:
+            return
+        try:
+            await self.runtime.stop(container, grace=self.settings.stop_grace)
+        except ContainerError:
+            self._log.failure("{name} did not stop", name=serving.container)
+
+    async def _drain_and_remove(self, serving: Serving) -> None:
+        self._stop_watching(serving.container)
+        container = self.runtime.find(serving.container)
+        if container is None:
+            return
+        try:
+            await self.proxy.drain(serving.container, self.settings.drain_wait)
+            await self.runtime.stop(container, grace=self.settings.stop_grace)
+        except Exception:
+            self._log.failure("{name} did not drain", name=serving.container)
+        await self.discard(container)
+
+    def _stop_watching(self, name: str) -> None:
+        watching = self._keepers.pop(name, None)
+        if watching is not None:
+            watching.cancel()
+
+
+def backend(serving: Serving) -> Backend:
+    return Backend(serving.container, serving.host, serving.port)
+
+
+def ended_how(exit: Exit) -> str:
+    """`exit status 3`, `signal 9`, or that nobody knows."""
+    if exit.reason:
+        return exit.reason
+    if exit.status is not None:
+        return f"exit status {exit.status}"
+    return f"signal {exit.signal}" if exit.signal is not None else "nobody saw how"
