@@ -37,7 +37,7 @@ class App(Resource):
 
 class Checking(TestCase):
     def serve(self, factory: Any) -> Address:
-        port = reactor.listenTCP(0, factory, interface="127.0.0.1")  # type: ignore[attr-defined]
+        port: Any = reactor.listenTCP(0, factory, interface="127.0.0.1")
         self.addCleanup(port.stopListening)
         return Address("127.0.0.1", port.getHost().port)
 

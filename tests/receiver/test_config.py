@@ -1,0 +1,147 @@
+"""Settings, keys and rooms."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from hooks.errors import Refused
+from hooks.layout import Layout
+from hooks.repository import Repository
+from hooks.settings import Settings, git_address, route, url
+from receiver import keyring
+from receiver.config import load
+from receiver.rooms import GitRoom, rooms
+from receiver.ssh.interface import Command, Key, Login, Words
+from tests.hooks.scene import git_at_once, scratch
+
+ED25519 = (
+    "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIOMqqnkVzrm0SdG6UOoqKLsabgH5C9okWi0dh2l9GKJl ann@host"
+)
+
+
+class Config(SynchronousTestCase):
+    def load(self, **variables: str) -> Settings:
+        root = str(scratch(self))
+        return load({"STARPHLEET_ROOT": root, **variables}).settings
+
+    def test_the_environment_wins_over_the_file(self) -> None:
+        """A line in `settings` counts until a variable says otherwise."""
+        root = scratch(self)
+        (root / "settings").write_text("STARPHLEET_HTTP_PORT=80\nSTARPHLEET_SSH_PORT=22\n")
+        config = load({"STARPHLEET_ROOT": str(root), "STARPHLEET_SSH_PORT": "2200"})
+        self.assertEqual((config.settings.http_port, config.settings.ssh_port), (80, 2200))
+
+    def test_what_is_not_right_is_refused_by_name(self) -> None:
+        """A value that cannot be meant stops the ship with the variable's name."""
+        for name, value in [
+            ("STARPHLEET_SSH_PORT", "ssh"),
+            ("STARPHLEET_HTTP_PORT", "70000"),
+            ("STARPHLEET_TEST_TTL", "forever"),
+            ("STARPHLEET_MEMORY", "1"),
+            ("STARPHLEET_HOST", "a b"),
+            ("STARPHLEET_HOST", "-x"),
+            ("STARPHLEET_SERVICE_PORTS", "1-2"),
+            ("STARPHLEET_BIND", "eth0"),
+            ("STARPHLEET_DRAINSTOP_WAIT", "-1"),
+        ]:
+            with self.subTest(name=name), self.assertRaisesRegex(Refused, name):
+                self.load(**{name: value})
+
+    def test_a_ship_on_localhost_is_for_this_machine(self) -> None:
+        """Only a ship that was given a name listens on all addresses."""
+        root = str(scratch(self))
+        alone = load({"STARPHLEET_ROOT": root})
+        named = load({"STARPHLEET_ROOT": root, "STARPHLEET_HOST": "ship.example.com"})
+        self.assertEqual((alone.bind, named.bind), ("127.0.0.1", "0.0.0.0"))
+
+    def test_the_url_is_one_that_works(self) -> None:
+        """A name in front where the host can carry one, else the path."""
+        for variables, expected in [
+            ({}, "http://app.localhost:8080/"),
+            ({"STARPHLEET_HTTP_PORT": "80"}, "http://app.localhost/"),
+            ({"STARPHLEET_HOST": "ship.example.com"}, "http://ship.example.com:8080/~app/"),
+            ({"STARPHLEET_HOST": "10.0.0.1"}, "http://10.0.0.1:8080/~app/"),
+            (
+                {"STARPHLEET_HOST": "10.0.0.1", "STARPHLEET_TEST_DOMAIN": "test.example.com"},
+                "http://app.test.example.com:8080/",
+            ),
+        ]:
+            self.assertEqual(url(self.load(**variables), "app"), expected)
+
+    def test_both_routes_exist_where_they_can(self) -> None:
+        """An address cannot carry a name in front, everything else does."""
+        self.assertEqual(route(Settings(), "app").hosts, ("app.localhost",))
+        self.assertEqual(route(Settings(host="10.0.0.1"), "app").hosts, ())
+        self.assertEqual(route(Settings(host="10.0.0.1"), "app").path, "/~app/")
+        self.assertEqual(git_address(Settings(ssh_port=22)), "ssh://git@localhost")
+
+
+class Keyring(SynchronousTestCase):
+    def test_a_key_comes_and_goes(self) -> None:
+        """What was added is listed under its owner's name until it is removed."""
+        directory = scratch(self) / "keys"
+        (line,) = keyring.add(directory, "ann", ED25519 + "\n")
+        self.assertIn("ann may push with SHA256:", line)
+        self.assertEqual([one.split()[0] for one in keyring.listing(directory)], ["ann"])
+        keyring.remove(directory, "ann")
+        self.assertEqual(keyring.listing(directory), [])
+
+    def test_what_is_no_key_is_refused_and_nothing_is_kept(self) -> None:
+        """A private key, options, nonsense, a path as a name: one line each, no file."""
+        directory = scratch(self) / "keys"
+        for name, text in [
+            ("ann", "-----BEGIN OPENSSH PRIVATE KEY-----"),
+            ("ann", "nonsense"),
+            ("ann", ""),
+            ("ann", 'command="x" ' + ED25519),
+            ("../ann", ED25519),
+            (".ann", ED25519),
+        ]:
+            with self.subTest(text=text[:20], name=name), self.assertRaises(Refused):
+                keyring.add(directory, name, text)
+        self.assertFalse(directory.exists() and list(directory.iterdir()))
+
+
+class Rooms(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.layout = Layout(scratch(self))
+        self.layout.prepare()
+        self.git = GitRoom(
+            layout=self.layout,
+            repository=lambda name: Repository(self.layout.repository(name), git_at_once),
+            hooks=Path("/hooks"),
+            address="ssh://git@localhost:2222",
+            free_disk=0,
+            max_pack=1,
+        )
+        self.login = Login("git", Key("ann", "SHA256:x"), "127.0.0.1")
+
+    def test_git_gets_an_environment_built_from_nothing(self) -> None:
+        """soft-serve CVE-2024-41956: only what the ship put there, and a well-formed protocol."""
+        got = self.git(self.login, "git-receive-pack '/app.git'", "version=2")
+        assert isinstance(got, Command)
+        self.assertEqual(got.argv[:2], ("git", "receive-pack"))
+        self.assertEqual(got.env["GIT_PROTOCOL"], "version=2")
+        self.assertEqual(got.env["STARPHLEET_OWNER"], "ann")
+        self.assertNotIn("USER", got.env)
+
+    def test_nothing_but_gits_two_verbs(self) -> None:
+        """gitolite CVE-2018-20683: no other command, no option, no second argument."""
+        for command in [
+            "ls", "git-receive-pack", "git-receive-pack 'a' 'b'", "git-receive-pack --x 'a'",
+            "git-upload-archive 'a'", "scp -t x", "git-receive-pack 'a'; id", "git-receive-pack a",
+            "git-receive-pack '--help'", "git-receive-pack '../a'", "git-upload-pack 'nobody'",
+        ]:  # fmt: skip
+            with self.subTest(command=command):
+                got = self.git(self.login, command, None)
+                assert isinstance(got, Words)
+                self.assertEqual(got.status, 1)
+
+    def test_rooms_that_are_not_there_say_so(self) -> None:
+        """admiral and update answer, whatever they are asked."""
+        for account in ("admiral", "update"):
+            got = rooms(self.git)[account](self.login, "id", None)
+            assert isinstance(got, Words)
+            self.assertIn("not on this ship yet", got.text)
