@@ -32,10 +32,10 @@ async def deploy(ship: Ship, orders: Orders, say: Say) -> Serving:
         except BaseException as error:
             await ship.note(steps.entry(orders, "failed", str(error)))
             raise
+        if before is not None:
+            ship.services.retire(before)
         await ship.settle(orders.push)
         await _tell(ship, serving, steps, say)
-    if before is not None:
-        ship.services.retire(before)
     return serving
 
 

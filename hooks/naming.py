@@ -17,6 +17,9 @@ LABEL = 63  # octets of a DNS label
 _NAME = re.compile(r"[a-z0-9](?:-?[a-z0-9])*")
 _COMMIT = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?")
 _BRANCH_PREFIX = "refs/heads/"
+# git-check-ref-format(1); git itself checks only the refs that it moves by itself.
+_PART = r"(?!\.)(?:(?!\.\.|@\{)[^\x00-\x20\x7f~^:?*\[\\/])+(?<!\.lock)"
+_BRANCH = re.compile(rf"{_PART}(?:/{_PART})*(?<!\.)")
 _TRUNKS = ("master", "main")
 _RESERVED = frozenset({"headquarters", "starphleet", "localship", "www"})
 _ESCAPED = re.compile(r"--|(?:-x[0-9a-f]{2})+|.", re.DOTALL)
@@ -53,6 +56,8 @@ def branch_of(ref: str) -> str:
     branch = ref.removeprefix(_BRANCH_PREFIX)
     if branch.startswith("-"):
         raise Refused(f"the branch {_shown(branch)} begins with a dash")
+    if not _BRANCH.fullmatch(branch):
+        raise Refused(f"{_shown(branch)} is not a name that git has for a branch")
     return branch
 
 

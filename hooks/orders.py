@@ -11,7 +11,7 @@ from hooks.environment import effective, read_env_file
 from hooks.errors import Refused
 from hooks.naming import Release, configuration_id
 from hooks.push import Push
-from hooks.repository import Repository
+from hooks.repository import EMPTY_TREE, Repository
 
 READ = (".env", "Procfile", "healthcheck")
 _PATH = re.compile(r"/[\x21-\x7e]{0,2000}")
@@ -49,7 +49,10 @@ async def orders_of_push(push: Push, repository: Repository, ttl: float) -> Orde
 
     `ttl` is in seconds, for a push that named none.
     """
-    if await repository.is_empty(push.new):
+    tree = await repository.tree(push.new)
+    if tree is None:
+        raise Refused(f"{push.new[:7]} is not a commit; a branch of a ship points to one")
+    if tree == EMPTY_TREE:
         raise Refused(f"the commit {push.new[:7]} has no files, there is nothing to build")
     files = await repository.files(push.new, READ)
     environment = effective(read_env_file(files.get(".env", ""), ".env"))

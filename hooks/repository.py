@@ -17,6 +17,8 @@ from hooks.naming import commit_id
 Git = Callable[..., Awaitable[tuple[int, bytes]]]
 """`await git(argv, env=..., stdin=...)`: exit status and standard output of one git command."""
 
+EMPTY_TREE = "4b825dc642cb6eb9a060e54bf8d69288fbee4904"
+
 _REGULAR = (b"100644", b"100755")
 _MOST = 256 * 1024  # bytes of a file that the platform reads
 
@@ -147,10 +149,20 @@ class Repository:
                 raise Refused(f"{name} is not UTF-8 text") from None
         return found
 
-    async def is_empty(self, commit: str) -> bool:
-        """Whether the tree of `commit` has no file at all."""
-        _, out = await self._git("ls-tree", "--name-only", commit)
-        return not out
+    async def tree(self, commit: str) -> str | None:
+        """The id of the tree of `commit`; `None` when that is no commit (but a tag, a file)."""
+        asked = (f"{commit}^{{commit}}", f"{commit}^{{tree}}")
+        status, out = await self._git("rev-parse", "--quiet", *asked)
+        found, _, tree = out.decode().strip().partition("\n")
+        return tree if status == 0 and found == commit else None
+
+    async def clashing(self, ref: str) -> str | None:
+        """A branch that keeps the new one `ref` from being: git has no `a/b` beside an `a`."""
+        parts = ref.split("/")
+        above = ["/".join(parts[:count]) for count in range(3, len(parts))]
+        _, out = await self._git("for-each-ref", "--format=%(refname)", ref, *above)
+        there = out.decode("utf-8", "surrogateescape").split("\n")
+        return next((name for name in there if name in above or name.startswith(f"{ref}/")), None)
 
     async def lay(self, commit: str, into: Path, scratch: Path) -> None:
         """Write the files of `commit` into the directory `into`; `scratch` is for git's index."""
@@ -166,7 +178,7 @@ class Repository:
         self, *args: str, env: Mapping[str, str] | None = None, stdin: bytes = b""
     ) -> tuple[int, bytes]:
         return await self.git(
-            ["git", "--git-dir", str(self.path), *args],
+            ["git", "--git-dir", str(self.path), "-c", "core.hooksPath=/dev/null", *args],
             env=BARE_ENVIRONMENT | dict(env or {}),
             stdin=stdin,
         )

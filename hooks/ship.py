@@ -65,11 +65,18 @@ class Ship:
             yield
 
     async def admit(self, push: Push | None) -> None:
-        """Refuse a push whose branch moved elsewhere while it waited, as git itself would."""
+        """Refuse a push whose branch moved elsewhere while it waited, or cannot be beside those
+        that are there, as git itself would.
+        """
         if push is None:
             return
         repository = self.repository(push.repository)
         tip = await repository.tip(push.ref)
+        if tip is None and (other := await repository.clashing(push.ref)):
+            raise Refused(
+                f"git has no branch {ascii(push.branch)[1:-1]} beside {ascii(other)[12:-1]}: "
+                "push it under another name, git push ship BRANCH:refs/heads/OTHER"
+            )
         if tip in (None, push.old, push.new) or await repository.contains(push.new, str(tip)):
             return
         raise Refused(

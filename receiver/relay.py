@@ -27,6 +27,7 @@ from hooks.ship import Ship
 from hooks.tailing import follow
 from hooks.underway import Deploys
 from proxy.routes import ProxyError
+from receiver.backlog import Backlog
 
 KNOWN = (ShipError, BuildError, ContainerError, ProxyError)
 """Kinds of failure whose text is meant for the pusher."""
@@ -149,6 +150,10 @@ class Conversation(LineReceiver):
         self._answering: Deferred[None] | None = None
         self._left = False
         self._awaited: Deferred[Any] | None = None
+        self._backlog: Backlog | None = None
+
+    def connectionMade(self) -> None:
+        self._backlog = Backlog(self.transport, lambda line: self._send({"say": line}))
 
     def lineReceived(self, line: bytes) -> None:
         if self._answering is None:
@@ -156,7 +161,8 @@ class Conversation(LineReceiver):
             self._answering.addErrback(self._failed)
 
     def say(self, line: str) -> None:
-        self._send({"say": line})
+        if self._backlog is not None:
+            self._backlog.say(line)
 
     def explain(self, error: Exception, reason: str) -> None:
         """Show what stands before the reason: details, then the reason as the last line."""
@@ -183,13 +189,21 @@ class Conversation(LineReceiver):
             self._awaited.cancel()
 
     async def _answer(self, question: dict[str, Any]) -> None:
-        self._send(await self._relay.answer(question, self))
+        answer = await self._relay.answer(question, self)
+        self._end()
+        self._send(answer)
         assert self.transport is not None
         self.transport.loseConnection()
+
+    def _end(self) -> None:
+        backlog, self._backlog = self._backlog, None
+        if backlog is not None:
+            backlog.end()
 
     def _failed(self, failure: Any) -> None:
         if failure.check(Left) is None:
             self._relay.log.failure("a question could not be answered", failure)
+        self._end()
         if self.transport is not None:
             self.transport.loseConnection()
 

@@ -20,7 +20,7 @@ def main() -> int:
     if hook == "pre-receive":
         count = int(os.environ.get("GIT_PUSH_OPTION_COUNT", "0"))
         options = [os.environ[f"GIT_PUSH_OPTION_{i}"] for i in range(count)]
-        updates = [line.split(" ", 2) for line in sys.stdin.read().splitlines()]
+        updates = [line.split(" ", 2) for line in sys.stdin.read().split("\n")[:-1]]
         verdict = ask(hook, updates, options)["verdict"]
         if verdict:
             show(f" !     {verdict}")

@@ -18,8 +18,8 @@ from tests.bench.scene import Scene
 from tests.voyages.harbour import App
 
 MB = 10**6
-FILES, FILE = 50, 10 * MB
-NEAR, FAR = 3, 2  # rounds
+FILES, FILE = 2000, MB // 4  # so many that the ship keeps the pack instead of unpacking it
+NEAR, FAR = 5, 2  # rounds
 AWAY = 25.0  # milliseconds each way
 RUNS, RESTS = 0.005, 0.020  # seconds: a disk of about a fifth of the speed
 UNKNOWN = ("-o", "measure")  # an option no ship knows: refused when all is received and indexed

@@ -56,7 +56,7 @@ server.serve_forever()
 # Processes in sessions of their own, which do not listen to TERM, three deep.
 STUBBORN = "trap '' TERM; setsid sh -c 'setsid sleep {0} & sleep {0}' & sleep {0}; sleep {0}"
 
-_ranges = (20000 + (os.getpid() * 7 + step) % 39 * 100 for step in count())
+_ranges = (10000 + (os.getpid() * 7 + step) % 39 * 100 for step in count())
 
 
 def running(word: str) -> list[int]:

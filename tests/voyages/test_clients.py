@@ -184,6 +184,19 @@ def test_dulwich_sees_a_failure(harbour: Harbour) -> None:
     assert app.git("ls-remote", harbour.remote("dulwich-fails")).text == ""
 
 
+def test_branches_that_cannot_be_together(harbour: Harbour) -> None:
+    """git has no branch `a/b` beside an `a`: the second one is refused before it is built."""
+    app = harbour.app(web("first"), "together")
+    for name, first, second in (("above", "a", "a/b/c"), ("below", "a/b/c", "a")):
+        url = app.push(name, f"master:refs/heads/{first}").url
+        said = app.push(name, f"master:refs/heads/{second}", check=False)
+        assert said.status == 1
+        assert f"no branch {second} beside {first}" in said.remote[-1]
+        assert not any("buildpacks" in line for line in said.remote)
+        app.push(name, "master:refs/heads/a-b")
+        assert harbour.get(url).text == "first"
+
+
 def test_two_pushes_over_one_connection(harbour: Harbour) -> None:
     """With ControlMaster, which sees the exit status of each session and not of ssh: a push that
     works, one that fails and one that works again say so, all over the first one's connection."""
