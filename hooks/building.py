@@ -42,17 +42,35 @@ class Workshop:
     git_env: Mapping[str, str]
 
     async def build(self, container: Container, orders: Orders, say: Say) -> Built:
-        """Choose a buildpack and let it compile what is in `container.app`; raises `BuildError`."""
+        """Lay the source, choose a buildpack, let it compile; what comes out is `container.app`.
+
+        It is built below the cache, so that both are on one mount and a pack can link what it
+        kept instead of copying it. Raises `BuildError`.
+        """
         chosen = await self._chosen(orders.environment.get("BUILDPACK_URL", ""), say)
-        env_dir = container.directory / "env"
-        cache = self.layout.cache(orders.push.repository if orders.push else orders.service)
-        cache.mkdir(exist_ok=True)
+        cache = self.layout.cache(orders.repository.path.stem)
+        place = self.layout.build_place(cache, container.name)
+        place.mkdir(mode=0o700, parents=True)
         os.utime(cache)  # when it was last of use
-        shutil.rmtree(env_dir, ignore_errors=True)
+        try:
+            await orders.repository.lay(orders.release.commit, place, self.layout.scratch)
+            built = await self._compile(container, orders, chosen, cache, say)
+            container.app.rmdir()
+            place.rename(container.app)
+        finally:
+            await in_thread(self.reactor, shutil.rmtree, place, True)
+        return built
+
+    async def _compile(
+        self, container: Container, orders: Orders, chosen: Pack | None, cache: Path, say: Say
+    ) -> Built:
+        env_dir = container.directory / "env"
         write_env_dir(env_dir, orders.environment)
-        await in_thread(self.reactor, self.runtime.own, container, [env_dir])
         site = _Site(self, container, (chosen,) if chosen else PROVIDED, cache, env_dir)
+        own = [env_dir, site.place]
+        await in_thread(self.reactor, self.runtime.own, container, own)
         env = {**self.settings.build_env, **site.roots, "STARPHLEET_TOOLS": site.tools}
+        env["STARPHLEET_APP"] = self.runtime.app_at(container)
         try:
             return await build(
                 site, PROVIDED, chosen=chosen, env=env, say=say.plain, output=say.output
@@ -109,8 +127,12 @@ class _Site:
     env_source: Path
 
     @property
+    def place(self) -> Path:
+        return self.workshop.layout.build_place(self.cache_source, self.container.name)
+
+    @property
     def app(self) -> str:
-        return self.workshop.runtime.app_at(self.container)
+        return f"{self.cache}/{self.place.relative_to(self.cache_source)}"
 
     @property
     def cache(self) -> str:

@@ -6,14 +6,18 @@ from typing import Any
 
 from attrs import define, frozen
 from twisted.internet.defer import Deferred, race
+from twisted.internet.endpoints import TCP4ClientEndpoint
+from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.internet.protocol import Protocol
 from twisted.internet.task import deferLater
-from twisted.web.client import Agent
+from twisted.web.client import URI, Agent
 from twisted.web.http_headers import Headers
+from twisted.web.iweb import IAgentEndpointFactory
+from zope.interface import implementer
 
 from containers.interface import Address, Exit
 
-PULSE = 0.1  # seconds between two questions
+PULSE = 0.05  # seconds between two questions
 PATIENCE = 30.0  # seconds for one answer
 
 
@@ -79,7 +83,8 @@ class _Asking:
     async def _ask(self, patience: float) -> int | None:
         """The status of one answer; `None` when there was none (nobody listens yet, say)."""
         url = f"http://{self.address.host}:{self.address.port}{self.path or '/'}".encode()
-        asked = Agent(self.reactor).request(b"GET", url, Headers({b"User-Agent": [b"starphleet"]}))
+        agent = Agent.usingEndpointFactory(self.reactor, _Straight(self.reactor, self.address))
+        asked = agent.request(b"GET", url, Headers({b"User-Agent": [b"starphleet"]}))
         timer = self.reactor.callLater(patience, asked.cancel)
         try:
             response = await asked
@@ -90,6 +95,18 @@ class _Asking:
                 timer.cancel()
         response.deliverBody(_Unread())
         return int(response.code)
+
+
+@implementer(IAgentEndpointFactory)
+@define
+class _Straight:
+    """To the address and nowhere else; without looking up names a refusal is seen at once."""
+
+    reactor: Any
+    address: Address
+
+    def endpointForURI(self, uri: URI) -> IStreamClientEndpoint:
+        return TCP4ClientEndpoint(self.reactor, self.address.host, self.address.port)
 
 
 class _Unread(Protocol):

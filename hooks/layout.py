@@ -86,6 +86,10 @@ class Layout:
     def cache(self, repository: str) -> Path:
         return self.caches / repository
 
+    def build_place(self, cache: Path, container: str) -> Path:
+        """Where a container's app is while it is built: on one mount with its cache."""
+        return cache / "build" / container
+
     def service_log(self, container: str) -> Path:
         return self.logs / f"{container}.log"
 

@@ -166,13 +166,12 @@ class Repository:
 
     async def lay(self, commit: str, into: Path, scratch: Path) -> None:
         """Write the files of `commit` into the directory `into`; `scratch` is for git's index."""
-        index = scratch / f"index.{into.parent.name}"
+        index = scratch / f"index.{into.name}"
         env = {"GIT_INDEX_FILE": str(index), "GIT_WORK_TREE": str(into)}
-        for args in (["read-tree", commit], ["checkout-index", "--all", "--force"]):
-            status, _ = await self._git(*args, env=env)
-            if status != 0:
-                raise ShipError(f"the files of {commit[:12]} could not be written (git {args[0]})")
+        status, _ = await self._git("read-tree", "--reset", "-u", commit, env=env)
         index.unlink(missing_ok=True)
+        if status != 0:
+            raise ShipError(f"the files of {commit[:12]} could not be written")
 
     async def _git(
         self, *args: str, env: Mapping[str, str] | None = None, stdin: bytes = b""

@@ -14,6 +14,7 @@ from twisted.logger import Logger
 from buildpacks.procfile import web_command
 from containers.interface import Address, Container, Exit, Runtime
 from containers.log import tail
+from containers.watching import in_thread
 from hooks.building import Workshop
 from hooks.check import Answered, check
 from hooks.errors import DeployFailed, Refused
@@ -113,7 +114,6 @@ class Ship:
 
     async def build(self, container: Container, orders: Orders, say: Say) -> Launch:
         """Lay the source and let a buildpack make it runnable; how to start what came out."""
-        await orders.repository.lay(orders.release.commit, container.app, self.layout.scratch)
         built = await self.workshop.build(container, orders, say)
         command = web_command(orders.processes, built)
         say.header(f"Starting web: {command}")
@@ -129,7 +129,8 @@ class Ship:
         seconds = orders.check_seconds
         result = await check(self.reactor, address, orders.healthcheck, seconds, ended)
         asked = f"GET {orders.healthcheck or '/'}"
-        if isinstance(result, Answered) and result.passed:
+        ports = await in_thread(self.reactor, self.runtime.listening, container)
+        if isinstance(result, Answered) and result.passed and address.port in ports:
             how = (
                 "" if orders.healthcheck else " (no HEALTHCHECK is set: anything below 500 will do)"
             )
@@ -139,7 +140,6 @@ class Ship:
         details = (f"the last {len(log)} lines of its log:", *log) if log else ()
         if isinstance(result, Exit):
             raise DeployFailed(f"the service ended by itself ({ended_how(result)})", details)
-        ports = self.runtime.listening(container)
         raise DeployFailed(unhealthy(asked, result, address.port, ports, seconds), details)
 
     async def publish(self, serving: Serving) -> None:
@@ -196,6 +196,8 @@ def unhealthy(
     asked: str, answered: Answered, port: int, listening: list[int], seconds: float
 ) -> str:
     """Why a service that still runs is not healthy, in one line."""
+    if answered.passed:
+        return f"something else on this host answers on $PORT ({port}): push again"
     if answered.status is not None:
         return f"{asked} answered {answered.status} for {seconds:g} s"
     if port in listening:

@@ -26,7 +26,7 @@ export_env_dir() {
     [[ -f $_file && $_name =~ ^[A-Za-z_][A-Za-z0-9_]*$ ]] || continue
     case $_name in
       PATH | HOME | PWD | TMPDIR | IFS | ENV | LANG | UID | EUID | PPID | SHELLOPTS | BASH* | PS4) continue ;;
-      LD_* | CPATH | LIBRARY_PATH | GIT_DIR | STACK | REQUEST_ID | STARPHLEET_TOOLS) continue ;;
+      LD_* | CPATH | LIBRARY_PATH | GIT_DIR | STACK | REQUEST_ID | STARPHLEET_TOOLS | STARPHLEET_APP) continue ;;
     esac
     _value=
     IFS= read -r -d '' _value <"$_file" || :

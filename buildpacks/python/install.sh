@@ -66,9 +66,18 @@ from_requirements() {
     fresh_venv
     step 'Installing dependencies (requirements.txt)'
     make_requirements --refresh
+    relocate_sources
   else
     with_tree requirements make_requirements "${files[@]}"
   fi
+}
+
+# What is installed in place (-e) is found by an absolute path, and the app will run elsewhere.
+relocate_sources() {
+  local app=${STARPHLEET_APP:-$build} file
+  for file in "$build"/.venv/lib/python*/site-packages/{*.pth,__editable__*.py}; do
+    if [[ -f $file && $app != "$build" ]]; then sed -i "s|$build|$app|g" "$file"; fi
+  done
 }
 
 # uv takes a part of the app from its cache by the age of pyproject.toml alone: hence --refresh.

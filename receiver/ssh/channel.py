@@ -30,7 +30,7 @@ from receiver.ssh.pipes import Inlet, Outlet
 if TYPE_CHECKING:
     from receiver.ssh.connection import Connection
 
-WINDOW = 2 * 1024 * 1024  # bytes the client may send ahead of the child
+WINDOW = 4 * 1024 * 1024  # bytes the client may send ahead of the child
 PACKET = 32 * 1024  # OpenSSH sends no larger ones
 LONGEST_COMMAND = 16 * 1024  # bytes
 
@@ -146,7 +146,7 @@ class Session(SSHChannel):
 
     def _drained(self, size: int) -> None:
         self._credit += size
-        if self._credit >= WINDOW // 4 and not self._over:
+        if self._credit >= WINDOW // 16 and not self._over:
             credit, self._credit = self._credit, 0
             self.conn.adjustWindow(self, credit)
 

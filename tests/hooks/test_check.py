@@ -80,5 +80,6 @@ class Checking(TestCase):
         never = Answered(None, False)
         self.assertIn("listens on 80, 81", unhealthy("GET /", never, 5000, [80, 81], 9))
         self.assertIn("listens on no port", unhealthy("GET /", never, 5000, [], 9))
+        self.assertIn("else", unhealthy("GET /", Answered(200, True), 5000, [], 9))
         self.assertIn("did not answer", unhealthy("GET /", never, 5000, [5000], 9))
         self.assertIn("answered 500", unhealthy("GET /", Answered(500, False), 5000, [5000], 9))

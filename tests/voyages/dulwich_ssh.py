@@ -5,8 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import paramiko
-from dulwich.client import SSHVendor
-from dulwich.client import SSHGitClient
+from dulwich.client import SSHGitClient, SSHVendor
 
 from tests.voyages.harbour import Harbour
 

@@ -36,7 +36,9 @@ class Hammer:
                     answer = await self.ask(reader, writer)
                 self.last[answer] = max(sent, self.last.get(answer, 0.0))
             except Exception as error:
-                self.failures.append(f"{time.monotonic() - sent:.3f} s after it was sent: {error!r}")
+                self.failures.append(
+                    f"{time.monotonic() - sent:.3f} s after it was sent: {error!r}"
+                )
                 writer.close()
                 reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
             await asyncio.sleep(PAUSE)
@@ -53,7 +55,9 @@ class Hammer:
         fields = dict(line.split(": ", 1) for line in lines)
         if " 200 " not in status or fields["connection"] != "keep-alive":
             raise ValueError(f"{method} {path}: {status}, {fields}")
-        said, _, version = (await reader.readexactly(int(fields["content-length"]))).decode().partition(" ")
+        said, _, version = (
+            (await reader.readexactly(int(fields["content-length"]))).decode().partition(" ")
+        )
         if said != method:
             raise ValueError(f"{method} {path}: this answers a {said}")
         return version

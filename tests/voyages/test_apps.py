@@ -110,7 +110,7 @@ def test_plain_shell(harbour: Harbour) -> None:
     """A Procfile and nothing to install; the command is a shell's, with variables and pipes."""
     app = harbour.app(
         {
-            "Procfile": "# what runs\nweb: cd hold && echo \"$CARGO\" | tr a-z A-Z > index.html; "
+            "Procfile": '# what runs\nweb: cd hold && echo "$CARGO" | tr a-z A-Z > index.html; '
             "exec python3 -m http.server $PORT --bind 127.0.0.1\n",
             "hold/.gitkeep": "",
             ".env": "CARGO='rum & sugar'\n",

@@ -118,7 +118,9 @@ def test_push_options(harbour: Harbour) -> None:
     """`-o ttl=` reaches the ship, more than one option too; the last of a kind counts."""
     app = harbour.app(web(), "options")
     app.push("options", "master", "-o", "ttl=9h", "-o", "ttl=3h")
-    (line,) = [each for each in harbour.starphleet("status").text.splitlines() if " options " in each]
+    (line,) = [
+        each for each in harbour.starphleet("status").text.splitlines() if " options " in each
+    ]
     assert "expires in 2 h 59 min" in line
 
 
@@ -139,7 +141,11 @@ def test_the_forms_of_a_remote(harbour: Harbour) -> None:
     app = harbour.app(web("zero"), "forms")
     forms = [
         f"{base}forms{end}"
-        for base in (f"ssh://git@localhost:{harbour.ssh_port}/", "git@localhost:", "git@localhost:/")
+        for base in (
+            f"ssh://git@localhost:{harbour.ssh_port}/",
+            "git@localhost:",
+            "git@localhost:/",
+        )
         for end in ("", ".git")
     ]
     for number, form in enumerate(forms):
@@ -202,7 +208,9 @@ def test_two_pushes_over_one_connection(harbour: Harbour) -> None:
     works, one that fails and one that works again say so, all over the first one's connection."""
     app = harbour.app(web("zero"), "master")
     control = ["-o", f"ControlPath={harbour.home / 'control'}"]
-    shared = " ".join([*harbour.ssh, *control, "-o", "ControlMaster=auto", "-o", "ControlPersist=60"])
+    shared = " ".join(
+        [*harbour.ssh, *control, "-o", "ControlMaster=auto", "-o", "ControlPersist=60"]
+    )
     app.git("config", "core.sshCommand", shared)
     env = {name: value for name, value in harbour.git_env.items() if name != "GIT_SSH_COMMAND"}
 
@@ -210,7 +218,9 @@ def test_two_pushes_over_one_connection(harbour: Harbour) -> None:
         argv = ["git", "push", harbour.remote("shared"), "master"]
         # A master that stays behind keeps our standard error open: a file, not a pipe.
         with (harbour.home / "said").open("w+") as said:
-            done = subprocess.run(argv, cwd=app.path, env=env, stdout=said, stderr=said, check=False)
+            done = subprocess.run(
+                argv, cwd=app.path, env=env, stdout=said, stderr=said, check=False
+            )
             said.seek(0)
             return done.returncode, said.read()
 

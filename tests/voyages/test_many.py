@@ -32,7 +32,9 @@ while True:
 @pytest.fixture
 def fleet(harbour: Harbour) -> App:
     """A repository for commits that are made without a work tree."""
-    return harbour.app({"Procfile": "web: exec python3 -SE server.py\n", "server.py": SERVER, "says": ""})
+    return harbour.app(
+        {"Procfile": "web: exec python3 -SE server.py\n", "server.py": SERVER, "says": ""}
+    )
 
 
 def versions(app: App, count: int, *, in_a_row: bool) -> list[str]:
