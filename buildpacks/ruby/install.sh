@@ -18,10 +18,11 @@ install_gems() {
   own_gems "$name"
 }
 
-# Debian packages gems too: where they satisfy the Gemfile nothing needs to be fetched.
+# Debian packages gems too: where they satisfy the Gemfile nothing needs to be fetched. Bundler wants
+# a directory of gems that it could write to all the same.
 local_gems() {
   bundle_config "$1"
-  if "$bundle" install --local --quiet >"$cache/local.$$" 2>&1; then
+  if GEM_HOME=$HOME/gems "$bundle" install --local --quiet >"$cache/local.$$" 2>&1; then
     rm -f -- "$cache/local.$$"
     step "Using the ship's own gems ($1)"
     return

@@ -1,13 +1,18 @@
-"""dulwich over paramiko: the vendor that makes dulwich's SSH client independent of OpenSSH."""
+"""dulwich over paramiko: a git that is not git, over an SSH that is not OpenSSH."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import paramiko
+from attrs import frozen
 from dulwich.client import SSHGitClient, SSHVendor
+from dulwich.repo import Repo
 
-from tests.voyages.harbour import Harbour
+from tests.voyages.harbour import App, Harbour
+
+MASTER: Any = b"refs/heads/master"
 
 
 class Conversation:
@@ -20,10 +25,10 @@ class Conversation:
         self.stderr = channel.makefile_stderr("rb")
 
     def can_read(self) -> bool:
-        return self._channel.recv_ready()
+        return bool(self._channel.recv_ready())
 
     def read(self, count: int) -> bytes:
-        return self._input.read(count)
+        return bytes(self._input.read(count))
 
     def write(self, data: bytes) -> int:
         self._channel.sendall(data)
@@ -35,21 +40,24 @@ class Conversation:
 
 
 class ParamikoVendor(SSHVendor):
-    """Logs in by the harbour's key alone."""
+    """Logs in by one key alone."""
 
     def __init__(self, key: Path) -> None:
-        self._key = key
+        self._key = paramiko.Ed25519Key.from_private_key_file(str(key))
 
     def run_command(
-        self, host: str, command: bytes, username: str | None = None, port: int | None = None,
-        **_: object,
-    ) -> Conversation:  # fmt: skip
+        self,
+        host: str,
+        command: bytes,
+        username: str | None = None,
+        port: int | None = None,
+        *args: Any,
+        **kwargs: Any,
+    ) -> Any:
         client = paramiko.SSHClient()
         client.set_missing_host_key_policy(paramiko.AutoAddPolicy())
-        client.connect(
-            host, port or 22, username, pkey=paramiko.Ed25519Key.from_private_key_file(str(self._key)),
-            allow_agent=False, look_for_keys=False,
-        )  # fmt: skip
+        alone = {"allow_agent": False, "look_for_keys": False}
+        client.connect(host, port or 22, username, pkey=self._key, **alone)
         transport = client.get_transport()
         assert transport is not None
         channel = transport.open_session()
@@ -57,8 +65,31 @@ class ParamikoVendor(SSHVendor):
         return Conversation(client, channel)
 
 
-def dulwich_client(harbour: Harbour) -> SSHGitClient:
-    """A dulwich client of the ship."""
-    return SSHGitClient(
-        "localhost", port=harbour.ssh_port, username="git", vendor=ParamikoVendor(harbour.key)
-    )
+@frozen
+class Pushed:
+    """What dulwich made of a push: no error if the branch was taken, and what the ship said."""
+
+    error: str | None
+    said: list[str]
+
+
+def _client(harbour: Harbour) -> SSHGitClient:
+    vendor = ParamikoVendor(harbour.key)
+    return SSHGitClient("localhost", port=harbour.ssh_port, username="git", vendor=vendor)
+
+
+def push(app: App, name: str) -> Pushed:
+    """Push the app's HEAD to master of `name`."""
+    said: list[bytes] = []
+    with Repo(str(app.path)) as repository:
+        data: Any = repository.generate_pack_data
+        result = _client(app.harbour).send_pack(
+            f"/{name}".encode(), lambda refs: {MASTER: repository.head()}, data, said.append
+        )
+    assert result.ref_status is not None
+    return Pushed(result.ref_status[MASTER], b"".join(said).decode().splitlines())
+
+
+def master_of(harbour: Harbour, name: str) -> str:
+    """The commit of master, as dulwich lists it."""
+    return (_client(harbour).get_refs(f"/{name}".encode()).refs[MASTER] or b"").decode()

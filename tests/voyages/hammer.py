@@ -1,8 +1,8 @@
 """Clients that keep their connections busy: `hammer.py PORT HOST CONNECTIONS`, until stdin closes.
 
-Every tenth request is a POST, every hundredth takes the app a while. Prints `hammering` when all are connected, and at the end one JSON
-object: `count`, `last` ({answer: when the last request that got it was sent, CLOCK_MONOTONIC
-seconds}), `failures`.
+Every tenth request is a POST, every hundredth takes the app a while. Prints `hammering` when all
+are connected, and at the end one JSON object: `count`, `last` ({answer: when the last request that
+got it was sent, CLOCK_MONOTONIC seconds}), `failures`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Every kind of client: shallow clones, protocol versions, URL forms, dulwich, shared connections."""
+"""Every kind of client: shallow clones, protocols, URL forms, dulwich, shared connections."""
 
 from __future__ import annotations
 
@@ -9,14 +9,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from dulwich.repo import Repo
 
+from tests.voyages import dulwich_ssh
 from tests.voyages.apps import web
-from tests.voyages.dulwich_ssh import dulwich_client
 from tests.voyages.harbour import App, Harbour, until
 
 MB = 2**20
-MASTER = b"refs/heads/master"
+MASTER = "refs/heads/master"
 
 
 @pytest.fixture(scope="module")
@@ -36,8 +35,12 @@ def assert_sound(harbour: Harbour, name: str) -> None:
     argv = ["git", "-c", "safe.directory=*", "--git-dir", str(bare(harbour, name)), "fsck"]
     said = subprocess.run(
         [*argv, "--full", "--strict", "--no-dangling", "--no-progress"],
-        env=harbour.git_env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False,
-    )  # fmt: skip
+        env=harbour.git_env,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
     assert (said.returncode, said.stdout) == (0, "")
 
 
@@ -108,8 +111,8 @@ def test_a_protocol_version(harbour: Harbour, version: str) -> None:
     remote = harbour.remote(f"v{version}")
     said = app.git(*protocol, "push", remote, "master")
     assert harbour.get(said.url).text == version
-    listed = app.git(*protocol, "ls-remote", remote, MASTER.decode()).text.split()
-    assert listed == [app.git("rev-parse", "HEAD").text.strip(), MASTER.decode()]
+    listed = app.git(*protocol, "ls-remote", remote, MASTER).text.split()
+    assert listed == [app.git("rev-parse", "HEAD").text.strip(), MASTER]
     app.git(*protocol, "clone", "-q", remote, "copy")
     assert (app.path / "copy" / "server.py").is_file()
 
@@ -160,33 +163,22 @@ def test_dulwich_over_paramiko(harbour: Harbour) -> None:
     """dulwich, a git that is not git, over paramiko, an SSH that is not OpenSSH: what it pushes
     serves, and it hears the ship's words."""
     app = harbour.app(web("dulwich"), "dulwich")
-    said: list[bytes] = []
-    with Repo(str(app.path)) as repository:
-        result = dulwich_client(harbour).send_pack(
-            b"/dulwich",
-            lambda refs: {MASTER: repository.head()},
-            repository.generate_pack_data,
-            progress=said.append,
-        )
-    assert result.ref_status == {MASTER: None}
+    pushed = dulwich_ssh.push(app, "dulwich")
     url = f"http://dulwich.localhost:{harbour.http_port}/"
-    assert url.encode() in b"".join(said).splitlines()
+    assert pushed.error is None
+    assert url in pushed.said
     assert harbour.get(url).text == "dulwich"
-    fetched = dulwich_client(harbour).get_refs(b"/dulwich").refs
-    assert fetched[MASTER].decode() == app.git("rev-parse", "HEAD").text.strip()
+    commit = app.git("rev-parse", "HEAD").text.strip()
+    assert dulwich_ssh.master_of(harbour, "dulwich") == commit
 
 
 def test_dulwich_sees_a_failure(harbour: Harbour) -> None:
     """For an app that fails dulwich has a rejected ref, with the reason."""
     app = harbour.app({"Procfile": "web: exit 3\n"}, "dulwich-fails")
-    with Repo(str(app.path)) as repository:
-        result = dulwich_client(harbour).send_pack(
-            b"/dulwich-fails",
-            lambda refs: {MASTER: repository.head()},
-            repository.generate_pack_data,
-        )
-    assert result.ref_status is not None
-    assert "exit status 3" in str(result.ref_status[MASTER])
+    pushed = dulwich_ssh.push(app, "dulwich-fails")
+    assert pushed.error is not None
+    assert "exit status 3" in pushed.error
+    assert "exit status 3" in pushed.said[-1]
     assert app.git("ls-remote", harbour.remote("dulwich-fails")).text == ""
 
 

@@ -1,4 +1,4 @@
-"""Zero downtime: traffic during a re-push, and what is still open when its container is replaced."""
+"""Zero downtime: traffic during a re-push, and what is still open when a container is replaced."""
 
 from __future__ import annotations
 

@@ -65,7 +65,7 @@ def test_cve_2024_41956_environment_of_git(harbour: Harbour) -> None:
     assert {line.split()[-1] for line in found} >= {"receive-pack", "proc-receive"}
     for environ in found.values():
         assert OF_THE_SHIP not in environ.values()
-        assert not {variable.partition("=")[0] for variable in HOSTILE} & set(environ)
+        assert not {f"{name}={value}" for name, value in environ.items()} & set(HOSTILE)
         others = {name for name in environ if not name.startswith(("GIT_", "STARPHLEET_"))}
         assert others <= {"PATH", "HOME", "LC_ALL"}
 
@@ -87,7 +87,7 @@ def test_environment_of_services_and_builds(harbour: Harbour) -> None:
     app = harbour.app(
         {
             "Procfile": "web: env > seen; exec python3 -m http.server $PORT\n",
-            "package.json": '{"name": "x", "version": "1.0.0", "scripts": {"build": "env > built"}}',
+            "package.json": '{"name": "x", "scripts": {"build": "env > built"}}',
         },
         "seen",
     )
@@ -186,27 +186,37 @@ def readable_by_nobody_else(harbour: Harbour, path: Path) -> bool:
     return any(each.stat().st_mode & (0o004 if each == path else 0o001) == 0 for each in way)
 
 
+PROBE = """\
+import json, os, socket, sys
+
+def connects(path):
+    try:
+        socket.socket(socket.AF_UNIX).connect(path)
+    except OSError:
+        return False
+    return True
+
+def writes(path):
+    try:
+        os.mkdir(path)
+    except OSError:
+        return False
+    return True
+
+root = sys.argv[1]
+found = {path: os.path.exists(path) for path in (root, "/root", "/home", "/etc/shadow", "/var/lib")}
+found |= {path: connects(f"{root}/{path}") for path in ("run/ship", "nginx/control/socket")}
+found |= {path: writes(path) for path in ("/evil", "/usr/evil", "/etc/evil")}
+found["processes of others"] = len([name for name in os.listdir("/proc") if name.isdigit()]) > 20
+found["root"] = os.getuid() == 0
+open("index.html", "w").write(json.dumps(found))
+"""
+
+
 def test_services_cannot_reach_the_ship(harbour: Harbour) -> None:
     """CVE-2026-22253 and its like: code that runs on a ship cannot ask the ship for anything. Its
     sockets, its files, other services' files and processes are out of reach."""
-    probe = (
-        "import json, os, socket, sys\n"
-        "def connects(path):\n"
-        "    try: socket.socket(socket.AF_UNIX).connect(path); return True\n"
-        "    except OSError: return False\n"
-        "root = sys.argv[1]\n"
-        "found = {p: connects(f'{root}/{p}') for p in ('run/ship', 'nginx/control/socket')}\n"
-        "found['root'] = os.path.exists(root)\n"
-        "found['processes'] = len([p for p in os.listdir('/proc') if p.isdigit()]) > 20\n"
-        "found['uid'] = os.getuid() == 0\n"
-        "for path in ('/root', '/etc/shadow', '/etc/ssh', '/var/lib', '/home'): found[path] = os.path.exists(path)\n"
-        "try: os.mkdir('/usr/evil'); found['writes'] = True\n"
-        "except OSError: found['writes'] = False\n"
-        "open('index.html', 'w').write(json.dumps(found))\n"
-    )
-    app = harbour.app(
-        {"Procfile": f"web: python3 probe.py {harbour.root} && exec python3 -m http.server $PORT\n", "probe.py": probe},
-        "probe",
-    )  # fmt: skip
+    serve = f"python3 probe.py {harbour.root} && exec python3 -m http.server $PORT"
+    app = harbour.app({"Procfile": f"web: {serve}\n", "probe.py": PROBE}, "probe")
     found = json.loads(harbour.get(app.push("probe").url).text)
-    assert not {what for what, reached in found.items() if reached}
+    assert [what for what, reached in found.items() if reached] == []

@@ -27,11 +27,12 @@ def test_terminal_escapes_in_output(harbour: Harbour) -> None:
     script = f"process.stdout.write({json.dumps(ESCAPES + 'from the build')} + '\\n')"
     app = harbour.app(
         {
-            "package.json": json.dumps({"name": "x", "version": "1.0.0", "scripts": {"build": "node say.js"}}),
-            "say.js": script, "Procfile": "web: node say.js; exit 3\n",
+            "package.json": '{"name": "x", "scripts": {"build": "node say.js"}}',
+            "say.js": script,
+            "Procfile": "web: node say.js; exit 3\n",
         },
         "escapes",
-    )  # fmt: skip
+    )
     app.git("config", "user.name", "x")
     env = {"GIT_AUTHOR_NAME": f"A{ESCAPES}".replace("\0", ""), "GIT_COMMITTER_NAME": "A\x1b[2JB"}
     subprocess.run(

@@ -146,11 +146,13 @@ def test_cve_2022_41903_export_subst(harbour: Harbour) -> None:
     formats = "$Format:%>(2147483647)%an$ $Format:%H$ $Id$\r\n"
     app = harbour.app(
         {
-            ".gitattributes": "*.txt export-subst filter=evil diff=evil merge=evil\ngone.txt export-ignore\n",
-            "index.html": "", "a.txt": formats, "gone.txt": "here",
+            ".gitattributes": "*.txt export-subst filter=evil diff=evil\ngone.txt export-ignore\n",
+            "index.html": "",
+            "a.txt": formats,
+            "gone.txt": "here",
         },
         "attributes",
-    )  # fmt: skip
+    )
     url = app.push("attributes").url
     assert harbour.get(f"{url}a.txt").text == formats
     assert harbour.get(f"{url}gone.txt").text == "here"
