@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping
 
 from twisted.internet.defer import Deferred, gatherResults
@@ -43,8 +42,6 @@ def _tidy(ship: Ship, serving: Mapping[str, Serving]) -> None:
     """Remove what a killed git and ended containers left; nothing runs yet that could mind."""
     for path in ship.layout.repositories.glob("*.git"):
         ship.repository(path.name.removesuffix(".git")).tidy()
-    for builds in ship.layout.caches.glob("*/build"):
-        shutil.rmtree(builds, ignore_errors=True)
     kept = {one.container for one in serving.values()}
     for log in ship.layout.logs.glob("*.log"):
         if log.name.removesuffix(".log") not in kept:

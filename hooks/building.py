@@ -12,8 +12,9 @@ from attrs import define, frozen
 
 from buildpacks.build import Outcome, Output, build
 from buildpacks.launch import launch_argv, launch_script, write_env_dir
-from buildpacks.packs import PROVIDED, Built, Pack
+from buildpacks.packs import PROVIDED, BuildError, Built, Pack
 from buildpacks.remote import fetch, parse_buildpack_url
+from containers.files import remove
 from containers.interface import Container, Exit, Limits, Mount, Runtime
 from containers.spawn import run
 from containers.watching import in_thread
@@ -44,21 +45,19 @@ class Workshop:
     async def build(self, container: Container, orders: Orders, say: Say) -> Built:
         """Lay the source, choose a buildpack, let it compile; what comes out is `container.app`.
 
-        It is built below the cache, so that both are on one mount and a pack can link what it
-        kept instead of copying it. Raises `BuildError`.
+        It is built below the service's cache, so that both are on one mount and a pack can link
+        what it kept instead of copying it. Raises `BuildError`.
         """
         chosen = await self._chosen(orders.environment.get("BUILDPACK_URL", ""), say)
-        cache = self.layout.cache(orders.repository.path.stem)
+        cache = self.layout.cache(orders.service)
         place = self.layout.build_place(cache, container.name)
-        place.mkdir(mode=0o700, parents=True)
-        os.utime(cache)  # when it was last of use
+        await in_thread(self.reactor, _fresh, place)
         try:
             await orders.repository.lay(orders.release.commit, place, self.layout.scratch)
             built = await self._compile(container, orders, chosen, cache, say)
-            container.app.rmdir()
-            place.rename(container.app)
+            _move(place, container.app)
         finally:
-            await in_thread(self.reactor, shutil.rmtree, place, True)
+            await in_thread(self.reactor, _clear, place.parent)
         return built
 
     async def _compile(
@@ -103,6 +102,31 @@ class Workshop:
             return outcome(done.exit)
 
         return await fetch(url, ref, self.layout.buildpacks, on_the_ship, self.git_env)
+
+
+def _fresh(place: Path) -> None:
+    """Make the directory `place`, in a parent of its own, in a cache that may not be there yet."""
+    cache = place.parent.parent
+    cache.mkdir(exist_ok=True)
+    os.utime(cache)  # when it was last of use
+    _clear(place.parent)
+    place.parent.mkdir()
+    place.mkdir(mode=0o700)
+
+
+def _clear(directory: Path) -> None:
+    """Remove what is there. A build may have put a link in its place: it is never followed."""
+    if directory.is_symlink() or directory.is_file():
+        directory.unlink()
+    remove(directory)
+
+
+def _move(place: Path, app: Path) -> None:
+    """Put what was built where it runs; nothing of the build is alive that could interfere."""
+    if any(path.is_symlink() or not path.is_dir() for path in (place.parent, place)):
+        raise BuildError("the build replaced its own directory by something else")
+    app.rmdir()
+    place.rename(app)
 
 
 def start_mount(container: Container) -> Mount:

@@ -83,8 +83,8 @@ class Layout:
     def repository(self, name: str) -> Path:
         return self.repositories / f"{name}.git"
 
-    def cache(self, repository: str) -> Path:
-        return self.caches / repository
+    def cache(self, service: str) -> Path:
+        return self.caches / service
 
     def build_place(self, cache: Path, container: str) -> Path:
         """Where a container's app is while it is built: on one mount with its cache."""

@@ -5,13 +5,14 @@ The links lead to nothing that would matter if a guard were gone: tests may run 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
 from tests.voyages.advisories.scene import canary, numbered, refused, services, touch
-from tests.voyages.apps import web
+from tests.voyages.apps import SERVER, web
 from tests.voyages.harbour import Harbour
 
 
@@ -156,3 +157,37 @@ def test_cve_2022_41903_export_subst(harbour: Harbour) -> None:
     url = app.push("attributes").url
     assert harbour.get(f"{url}a.txt").text == formats
     assert harbour.get(f"{url}gone.txt").text == "here"
+
+
+@pytest.mark.parametrize(
+    "trick",
+    [
+        "mv /cache/build /cache/away; ln -s {target} /cache/build",
+        "cd /cache/build; for d in *; do mv $d ../away; ln -s {target} $d; done",
+        "rm -rf /cache/build; ln -s {target} /cache/build",
+    ],
+)
+def test_a_build_does_not_lead_the_ship_elsewhere(harbour: Harbour, trick: str) -> None:
+    """Gitea CVE-2026-60004, CVE-2025-58355: a build that puts a link where its own directory was
+    makes the ship neither write nor serve what is behind it, now or at the next push."""
+    name = f"tricky-{numbered(trick)}"
+    target = harbour.home / f"behind-{name}"
+    target.mkdir()
+    target.chmod(0o755)
+    (target / "server.py").write_text(SERVER.replace('os.environ.get("SAYS", "hello")', '"lost"'))
+    script = trick.format(target=target)
+    app = harbour.app(
+        {
+            **web("tricky"),
+            "package.json": json.dumps(
+                {"name": "x", "version": "1.0.0", "scripts": {"build": f"{script} || true"}}
+            ),
+        },
+        name,
+    )
+    app.push(name, check=False)
+    assert harbour.get(f"http://127.0.0.1/~{name}/").text != "lost"
+    app.commit(web("honest") | {"package.json": '{"name": "x", "version": "1.0.1"}'})
+    url = app.push(name).url
+    assert harbour.get(url).text == "honest"
+    assert [path.name for path in target.iterdir()] == ["server.py"]
