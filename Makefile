@@ -1,5 +1,7 @@
 # What a machine lacks is installed: system packages by apt, Python packages into .venv.
-PYTHON ?= $(shell command -v python3.13 || command -v python3.12 || command -v python3.11 || command -v python3)
+PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
+	if $$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; \
+	then echo $$python; break; fi; done)
 VENV := .venv
 BIN := $(VENV)/bin
 PACKAGES := git openssh-client nginx-light libnginx-mod-http-lua lua-resty-core bubblewrap python3-venv ruby ruby-bundler ruby-webrick ruby-rack nodejs npm
@@ -25,6 +27,7 @@ bench: $(VENV)/developed .packages .test-packages
 	$(BIN)/python -m tests.bench
 
 $(VENV)/bin/python:
+	@test -n "$(PYTHON)" || { echo 'Python 3.11 or newer is needed: apt-get install python3'; exit 1; }
 	overlay/usr/share/starphleet/packages python3-venv
 	$(PYTHON) -m venv $(VENV)
 
