@@ -41,7 +41,7 @@ class Address:
 
 @frozen
 class Mount:
-    """A host directory that a command shall see at `at`, besides the container's own files."""
+    """A host directory or file that a command shall see at `at`, besides the container's own."""
 
     source: Path
     at: str
