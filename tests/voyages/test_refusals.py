@@ -197,16 +197,12 @@ def test_a_service_that_ends_shows_its_last_words(harbour: Harbour) -> None:
 
 
 def test_the_same_commit_can_be_pushed_again(harbour: Harbour) -> None:
-    """What failed for a reason outside the commit works at the next try, without a new commit."""
-    gate = harbour.home / "gate"
-    app = harbour.app(web("late"), "again")
-    gate.touch()
-    free = harbour.settings.get("STARPHLEET_FREE_DISK")
-    assert free is None
-    (app.path / ".env").write_text("SAYS=late\nANSWER=500\nHEALTHCHECK_INIT_DELAY=1\n")
-    app.commit({})
-    refused(app, "again", "answered 500")
-    refused(app, "again", "answered 500")
+    """A commit that failed is built anew at the next push of it: its branch did not move."""
+    app = harbour.app(web("late", ANSWER="500", HEALTHCHECK_INIT_DELAY="1"), "again")
+    for _ in range(2):
+        said = refused(app, "again", "answered 500")
+        assert any("Starting web" in line for line in said.remote)
+    assert app.git("ls-remote", harbour.remote("again")).text == ""
 
 
 def test_no_room_on_the_disk(tmp_path: Path) -> None:
