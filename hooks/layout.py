@@ -80,6 +80,41 @@ class Layout:
     def demo(self) -> Path:
         return self.root / "demo"
 
+    @property
+    def private_keys(self) -> Path:
+        """Deploy keys: what the ship shows to the git hosts that it follows."""
+        return self.root / "private_keys"
+
+    @property
+    def known_hosts(self) -> Path:
+        """Host keys of git hosts, recorded when first seen."""
+        return self.root / "known_hosts"
+
+    @property
+    def headquarters(self) -> Path:
+        """One line: where the headquarters is."""
+        return self.root / "headquarters"
+
+    @property
+    def standing(self) -> Path:
+        """What was read from the headquarters: its tree, its keys and known hosts."""
+        return self.root / "standing"
+
+    @property
+    def admirals(self) -> Path:
+        """The headquarters' `authorized_keys/`, beside the ship's own."""
+        return self.standing / "authorized_keys"
+
+    @property
+    def sources(self) -> Path:
+        """Bare repositories: what was fetched from the repositories that are followed."""
+        return self.root / "sources"
+
+    @property
+    def data(self) -> Path:
+        """What ordered services share, and see as /var/data."""
+        return self.root / "data"
+
     def repository(self, name: str) -> Path:
         return self.repositories / f"{name}.git"
 
@@ -106,9 +141,21 @@ class Layout:
             self.buildpacks,
             self.tools,
             self.nginx,
+            self.private_keys,
+            self.standing,
+            self.sources,
+            self.data,
         ):
             directory.mkdir(parents=True, exist_ok=True)
-        for private in (self.authorized_keys, self.socket.parent, self.repositories, self.logs):
+        for private in (
+            self.authorized_keys,
+            self.socket.parent,
+            self.repositories,
+            self.logs,
+            self.private_keys,
+            self.standing,
+            self.sources,
+        ):
             private.chmod(0o700)
         shutil.rmtree(self.scratch, ignore_errors=True)
         self.scratch.mkdir(mode=0o700)

@@ -1,0 +1,109 @@
+"""Standing orders: what a headquarters says of one service, at whatever commit its source is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cached_property
+
+from attrs import define, field, frozen
+
+from hooks.naming import configuration_id
+
+
+@frozen
+class Source:
+    """A repository that is followed, and which branch, tag or commit of it.
+
+    `ref` is "" for the default branch, whatever its name. Printed as `url#ref`.
+    """
+
+    url: str
+    ref: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.url}#{self.ref}" if self.ref else self.url
+
+
+@frozen
+class File:
+    """A regular file of the headquarters."""
+
+    data: bytes
+    executable: bool = False
+
+
+@frozen
+class Job:
+    """A `#@` file beside the orders: `name` runs when `schedule` says (cron's, or `@hourly`)."""
+
+    name: str
+    schedule: str
+
+
+@frozen
+class Watch:
+    """The watchdog of a service that serves: asks for `path` every `pulse` seconds, and restarts
+    the service when more than `retries` questions in a row are not answered with a 200."""
+
+    path: str
+    pulse: float
+    retries: int
+
+
+@frozen
+class Place:
+    """Where an ordered service answers: below `path` ("/a/b/", "/", "" for none), and at the root
+    of each of `hosts`. Neither: it is unpublished."""
+
+    path: str
+    hosts: tuple[str, ...] = ()
+
+
+@frozen
+class Front:
+    """What orders say of the way to a service, beyond its place. Recorded for the proxy.
+
+    `betas` are (group, path), `redirects` (host, target URL), headers (name, value).
+    """
+
+    exposed: tuple[int, ...] = ()
+    betas: tuple[tuple[str, str], ...] = ()
+    aliases: tuple[str, ...] = ()
+    redirects: tuple[tuple[str, str], ...] = ()
+    redirect_to_service: str | None = None
+    request_headers: tuple[tuple[str, str], ...] = ()
+    response_headers: tuple[tuple[str, str], ...] = ()
+    cached: bool = False
+    log_to_stderr: bool = False
+
+
+@define(frozen=True, slots=False)
+class StandingOrders:
+    """One directory of the headquarters with an `orders` file in it.
+
+    `path` is the directory ("" the root, else "a/b"); `source` is `None` when nothing is to be
+    built (only jobs run). `environment` is what the layers up to the orders export, without
+    defaults that nobody changed. `files` are the directory's own files by name. `content` is a
+    digest of everything in the directory that is this service's own.
+    """
+
+    path: str
+    source: Source | None
+    environment: Mapping[str, str]
+    content: str
+    files: Mapping[str, File] = field(factory=dict)
+    place: Place = Place("")
+    stop_first: bool = False
+    jobs: tuple[Job, ...] = ()
+    front: Front = Front()
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def service(self) -> str:
+        """The name of the service: its path from the root. No pushed service begins so."""
+        return f"/{self.path}"
+
+    @cached_property
+    def identity(self) -> str:
+        """12 hex digits that change when the directory's content or its environment does."""
+        return configuration_id({**self.environment, "/": self.content})
