@@ -22,7 +22,11 @@ async def boot(ship: Ship) -> None:
     """
     serving = await ship.ledger.serving()
     refused = await ship.proxy.start(
-        {route(ship.settings, name): backend(one) for name, one in serving.items()}
+        {
+            leading: backend(one)
+            for name, one in serving.items()
+            if not one.orphaned and (leading := route(ship.settings, name, one.place)) is not None
+        }
     )
     for name, error in refused.items():
         _log.error("{name} has no route: {error}", name=name, error=error)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,15 +19,22 @@ from containers.files import remove
 from containers.interface import Container, Exit, Limits, Mount, Runtime
 from containers.spawn import run
 from containers.watching import in_thread
+from hooks.errors import Unreachable
 from hooks.layout import Layout
+from hooks.ledger import Launch
 from hooks.orders import Orders
 from hooks.say import Say
 from hooks.settings import Settings
+from hooks.standing import Job
 
 FETCH_SECONDS = 120.0
 ROOTS_VARIABLES = (
     "SSL_CERT_FILE", "PIP_CERT", "REQUESTS_CA_BUNDLE", "NODE_EXTRA_CA_CERTS", "GIT_SSL_CAINFO",
 )  # fmt: skip
+DATA = "/var/data"
+BESIDE = "/orders"
+IN_THE_APP = 'cd "$1" && exec "$0"'
+NOTHING = Built("none", "", {}, {})
 SCRIPT = "web"  # the launch script's name, in the container's directory `start`
 
 
@@ -46,15 +54,21 @@ class Workshop:
         """Lay the source, choose a buildpack, let it compile; what comes out is `container.app`.
 
         It is built below the service's cache, so that both are on one mount and a pack can link
-        what it kept instead of copying it. Raises `BuildError`.
+        what it kept instead of copying it. `on_containerize` and `after_containerize` of standing
+        orders run before and after. Raises `BuildError`.
         """
         chosen = await self._chosen(orders.environment.get("BUILDPACK_URL", ""), say)
         cache = self.layout.cache(orders.service)
         place = self.layout.build_place(cache, container.name)
         await in_thread(self.reactor, _fresh, place)
         try:
-            await orders.repository.lay(orders.release.commit, place, self.layout.scratch)
-            built = await self._compile(container, orders, chosen, cache, say)
+            await self._prescribed("on_containerize", container, orders, cache, say)
+            if orders.repository is not None:
+                await orders.repository.lay(orders.release.commit, place, self.layout.scratch)
+                built = await self._compile(container, orders, chosen, cache, say)
+            else:
+                built = NOTHING
+            await self._prescribed("after_containerize", container, orders, cache, say)
             _move(place, container.app)
         finally:
             await in_thread(self.reactor, _clear, place.parent)
@@ -65,7 +79,8 @@ class Workshop:
     ) -> Built:
         env_dir = container.directory / "env"
         write_env_dir(env_dir, orders.environment)
-        site = _Site(self, container, (chosen,) if chosen else PROVIDED, cache, env_dir)
+        packs = (chosen,) if chosen else PROVIDED
+        site = _Site(self, container, packs, cache, env_dir, orders.standing is not None)
         own = [env_dir, site.place]
         await in_thread(self.reactor, self.runtime.own, container, own)
         env = {**self.settings.build_env, **site.roots, "STARPHLEET_TOOLS": site.tools}
@@ -77,14 +92,42 @@ class Workshop:
         finally:
             shutil.rmtree(env_dir, ignore_errors=True)
 
-    async def ready(self, container: Container, command: str, built: Built) -> tuple[str, ...]:
-        """Write the script that starts `command`; the argv that runs it in `container`."""
-        script = container.directory / "start" / SCRIPT
-        script.parent.mkdir(exist_ok=True)
-        app = self.runtime.app_at(container)
-        script.touch(mode=0o600)
-        script.write_text(launch_script(command, built.config_vars, app=app))
-        await in_thread(self.reactor, self.runtime.own, container, [script.parent])
+    async def _prescribed(
+        self, name: str, container: Container, orders: Orders, cache: Path, say: Say
+    ) -> None:
+        """Run the executable `name` beside the orders, in the app's directory; none is no harm."""
+        if orders.standing is None or name not in orders.standing.files:
+            return
+        if not orders.standing.files[name].executable:
+            say.header(f"{name} is not executable, so it does not run: chmod +x")
+            return
+        say.header(f"Running {name}")
+        site = _Site(self, container, (), cache, self.layout.scratch, orders.standing is not None)
+        await in_thread(self.reactor, self.runtime.own, container, [site.place])
+        script = f"{self.runtime.seen_at(container, shared(self.layout, container)[1])}/{name}"
+        env = {**self.settings.build_env, **site.roots, **orders.environment}
+        env["ORDERS_IN"] = site.app
+        ended = await site.run(["/bin/sh", "-c", IN_THE_APP, script, site.app], env, say.output)
+        if not ended.ok:
+            raise BuildError(f"{name}: {ended}")
+
+    async def ready(
+        self, container: Container, command: str, built: Built, jobs: Sequence[Job]
+    ) -> tuple[str, ...]:
+        """Write the scripts that start `command` and each job, all in the same environment; the
+        argv that runs the command in `container`.
+        """
+        beside = self.runtime.seen_at(container, shared(self.layout, container)[1])
+        scripts = {SCRIPT: command}
+        scripts |= {job_script(job.name): shlex.quote(f"{beside}/{job.name}") for job in jobs}
+        directory = container.directory / "start"
+        directory.mkdir(exist_ok=True)
+        for name, line in scripts.items():
+            script = directory / name
+            script.touch(mode=0o600)
+            app = self.runtime.app_at(container)
+            script.write_text(launch_script(line, built.config_vars, app=app))
+        await in_thread(self.reactor, self.runtime.own, container, [directory])
         mount = start_mount(container)
         return tuple(launch_argv(f"{self.runtime.seen_at(container, mount)}/{SCRIPT}"))
 
@@ -101,7 +144,10 @@ class Workshop:
             done = await run(self.reactor, argv, env=env, output=output, limits=limits)
             return outcome(done.exit)
 
-        return await fetch(url, ref, self.layout.buildpacks, on_the_ship, self.git_env)
+        try:
+            return await fetch(url, ref, self.layout.buildpacks, on_the_ship, self.git_env)
+        except BuildError as error:
+            raise Unreachable(str(error)) from error
 
 
 def _fresh(place: Path) -> None:
@@ -129,9 +175,30 @@ def _move(place: Path, app: Path) -> None:
     place.rename(app)
 
 
+def job_script(name: str) -> str:
+    """The name of the script that starts the job `name`, in the container's directory `start`."""
+    return f"job {name}"
+
+
 def start_mount(container: Container) -> Mount:
     """Where the launch script is, for the service alone."""
     return Mount(container.directory / "start", "/start")
+
+
+def mounts(layout: Layout, container: Container, launch: Launch) -> list[Mount]:
+    """What a service sees besides its app: the launch script; an ordered one also the data that
+    it shares with the others, and the files beside its orders.
+    """
+    ordered = [*shared(layout, container)] if launch.ordered else []
+    return [start_mount(container), *ordered]
+
+
+def shared(layout: Layout, container: Container) -> tuple[Mount, Mount]:
+    """The shared data, and the files beside the orders of the service in `container`."""
+    return (
+        Mount(layout.data, DATA, writable=True),
+        Mount(layout.beside(container.name), BESIDE),
+    )
 
 
 def outcome(exit: Exit) -> Outcome:
@@ -149,6 +216,7 @@ class _Site:
     packs: tuple[Pack, ...]
     cache_source: Path
     env_source: Path
+    ordered: bool
 
     @property
     def place(self) -> Path:
@@ -182,6 +250,7 @@ class _Site:
     async def run(self, argv: Sequence[str], env: Mapping[str, str], output: Output) -> Outcome:
         mounts = [self._cache_mount, self._env_mount, self._tools_mount, *self._roots_mount]
         mounts += dict.fromkeys(map(self._pack_mount, self.packs))
+        mounts += shared(self.workshop.layout, self.container) if self.ordered else ()
         exit = await self.workshop.runtime.run(
             self.container,
             argv,

@@ -71,7 +71,8 @@ class _Asking:
     async def until(self, seconds: float) -> Answered:
         end = self.reactor.seconds() + seconds
         while not self.over and (left := end - self.reactor.seconds()) > 0:
-            status = await self._ask(min(left, PATIENCE))
+            path = self.path or "/"
+            status = await ask(self.reactor, self.address, path, min(left, PATIENCE))
             if status is not None:
                 self.last = status
                 if passes(status, self.path):
@@ -80,21 +81,24 @@ class _Asking:
                 await deferLater(self.reactor, PULSE, lambda: None)
         return Answered(self.last, False)
 
-    async def _ask(self, patience: float) -> int | None:
-        """The status of one answer; `None` when there was none (nobody listens yet, say)."""
-        url = f"http://{self.address.host}:{self.address.port}{self.path or '/'}".encode()
-        agent = Agent.usingEndpointFactory(self.reactor, _Straight(self.reactor, self.address))
-        asked = agent.request(b"GET", url, Headers({b"User-Agent": [b"starphleet"]}))
-        timer = self.reactor.callLater(patience, asked.cancel)
-        try:
-            response = await asked
-        except Exception:
-            return None
-        finally:
-            if timer.active():
-                timer.cancel()
-        response.deliverBody(_Unread())
-        return int(response.code)
+
+async def ask(reactor: Any, address: Address, path: str, patience: float) -> int | None:
+    """The status of one answer to `GET path`; `None` when there was none (nobody listens, say)
+    within `patience` seconds. Only the status line is waited for.
+    """
+    url = f"http://{address.host}:{address.port}{path}".encode()
+    agent = Agent.usingEndpointFactory(reactor, _Straight(reactor, address))
+    asked = agent.request(b"GET", url, Headers({b"User-Agent": [b"starphleet"]}))
+    timer = reactor.callLater(patience, asked.cancel)
+    try:
+        response = await asked
+    except Exception:
+        return None
+    finally:
+        if timer.active():
+            timer.cancel()
+    response.deliverBody(_Unread())
+    return int(response.code)
 
 
 @implementer(IAgentEndpointFactory)

@@ -9,11 +9,18 @@ from contextlib import contextmanager
 from attrs import define, field
 from twisted.internet.interfaces import IReactorTime
 
+from buildpacks.packs import BuildError
+from containers.interface import ContainerError
+from hooks.errors import DeployFailed, Refused, ShipError, Unreachable
 from hooks.ledger import Entry, Serving
 from hooks.orders import Orders
 from hooks.say import Say, timing
 from hooks.settings import url
 from hooks.ship import Ship
+from proxy.routes import ProxyError
+
+KNOWN = (ShipError, BuildError, ContainerError, ProxyError)
+"""Kinds of failure whose text is meant for whoever wanted the deploy."""
 
 
 async def deploy(ship: Ship, orders: Orders, say: Say) -> Serving:
@@ -24,13 +31,13 @@ async def deploy(ship: Ship, orders: Orders, say: Say) -> Serving:
     async with ship.berth(orders, say):
         await ship.admit(orders.push)
         before = await ship.serving(orders.service)
-        if before is not None and before.release == orders.release:
+        if before is not None and before.release == orders.release and not before.stopped:
             return await _already(ship, orders, before, say)
         steps = Steps(ship.reactor)
         try:
             serving = await _bring_up(ship, orders, before, steps, say)
         except BaseException as error:
-            await ship.note(steps.entry(orders, "failed", str(error)))
+            await ship.note(steps.entry(orders, outcome(error), str(error)))
             raise
         if before is not None:
             ship.services.retire(before)
@@ -42,8 +49,9 @@ async def deploy(ship: Ship, orders: Orders, say: Say) -> Serving:
 async def _bring_up(
     ship: Ship, orders: Orders, before: Serving | None, steps: Steps, say: Say
 ) -> Serving:
-    container = await ship.containerize(orders.release)  # named by the release: found if there
+    container = await ship.containerize(orders)  # named by the release: found if there
     try:
+        await ship.make_way(orders, before)
         with steps("build"):
             launch = await ship.build(container, orders, say)
         with steps("start"):
@@ -53,7 +61,7 @@ async def _bring_up(
         serving = ship.as_serving(orders, launch, address)
         try:
             with steps("switch"):
-                await ship.publish(serving)
+                await ship.services.publish(serving)
             last = await ship.ledger.last_live(orders.service)
             await ship.ledger.record(serving, steps.entry(orders, "live", ""))
         except BaseException:
@@ -61,6 +69,7 @@ async def _bring_up(
             raise
     except BaseException:  # a cancellation too; what failed is passed on always
         await ship.services.discard(container)
+        await ship.give_way(orders, before)
         raise
     steps.last = last.seconds if last is not None else None
     ship.services.watch_over(serving, container)
@@ -68,19 +77,35 @@ async def _bring_up(
 
 
 async def _already(ship: Ship, orders: Orders, serving: Serving, say: Say) -> Serving:
-    """The same release is asked for again: nothing to do but to let it live on."""
+    """The same release is asked for again: nothing to build, it lives on as it now should."""
     renewed = ship.renewed(serving, orders)
+    await ship.services.publish(renewed)
     await ship.ledger.keep(renewed)
+    ship.services.attend(renewed)
     await ship.settle(orders.push)
     say.header(f"{orders.service} already serves {orders.release.commit[:7]}, nothing to build")
-    say.plain(url(ship.settings, orders.service))
+    say.plain(url(ship.settings, orders.service, renewed.place))
     return renewed
 
 
 async def _tell(ship: Ship, serving: Serving, steps: Steps, say: Say) -> None:
-    say.header(f"{serving.service} is live with {serving.release.commit[:7]} at")
-    say.plain(url(ship.settings, serving.service))
+    where = url(ship.settings, serving.service, serving.place)
+    at = " at" if where else ", unpublished"
+    say.header(f"{serving.service} is live with {serving.release.commit[:7]}{at}")
+    if where:
+        say.plain(where)
     say.line(timing(steps.taken, steps.total, steps.last))
+
+
+def outcome(error: BaseException) -> str:
+    """The word of the ledger for a deploy that ended with `error`.
+
+    Only what is `failed` would fail again as it is.
+    """
+    if isinstance(error, Unreachable):
+        return "unreachable"
+    lasting = isinstance(error, Refused | DeployFailed | BuildError | ContainerError | ProxyError)
+    return "failed" if lasting else "interrupted"
 
 
 @define
@@ -117,4 +142,5 @@ class Steps:
             outcome=outcome,
             reason=reason,
             steps=self.taken,
+            why=orders.why,
         )

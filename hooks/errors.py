@@ -15,6 +15,10 @@ class Superseded(ShipError):
     """A newer push of the same branch took this one's place in the queue."""
 
 
+class Unreachable(ShipError):
+    """Something out there could not be reached or read; it is tried again."""
+
+
 class DeployFailed(ShipError):
     """A step of the pipeline failed; what served before still serves.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from urllib.parse import quote
 
 from attrs import frozen
 
@@ -101,6 +102,11 @@ class Layout:
         return self.root / "standing"
 
     @property
+    def trees(self) -> Path:
+        """The files of the headquarters, a directory for each commit of it that was read."""
+        return self.standing / "trees"
+
+    @property
     def admirals(self) -> Path:
         """The headquarters' `authorized_keys/`, beside the ship's own."""
         return self.standing / "authorized_keys"
@@ -111,6 +117,11 @@ class Layout:
         return self.root / "sources"
 
     @property
+    def closed(self) -> Path:
+        """What the box for orders files needs."""
+        return self.standing / "box"
+
+    @property
     def data(self) -> Path:
         """What ordered services share, and see as /var/data."""
         return self.root / "data"
@@ -119,11 +130,24 @@ class Layout:
         return self.repositories / f"{name}.git"
 
     def cache(self, service: str) -> Path:
-        return self.caches / service
+        """Of one service alone; no pushed one has a name with a % in it."""
+        return self.caches / quote(service, safe="")
 
     def build_place(self, cache: Path, container: str) -> Path:
         """Where a container's app is while it is built: on one mount with its cache."""
         return cache / "build" / container
+
+    def beside(self, container: str) -> Path:
+        """The files beside the orders of the service in `container`."""
+        return self.containers / container / "orders"
+
+    def deploy_log(self, service: str) -> Path:
+        """What the newest deploy of an ordered service said."""
+        return self.logs / f"{quote(service, safe='')}.deploy"
+
+    def looked(self, service: str) -> Path:
+        """When the clock was last looked at for the jobs of a service, in epoch seconds."""
+        return self.logs / f"{quote(service, safe='')}.looked"
 
     def service_log(self, container: str) -> Path:
         return self.logs / f"{container}.log"
@@ -157,8 +181,9 @@ class Layout:
             self.sources,
         ):
             private.chmod(0o700)
-        shutil.rmtree(self.scratch, ignore_errors=True)
-        self.scratch.mkdir(mode=0o700)
+        for passing in (self.scratch, self.trees):
+            shutil.rmtree(passing, ignore_errors=True)
+            passing.mkdir(mode=0o700)
 
     def free_bytes(self) -> int:
         """Bytes that an ordinary user may still write to the ship's disk."""

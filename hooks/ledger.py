@@ -18,6 +18,7 @@ from twisted.internet.threads import deferToThreadPool
 from twisted.python.threadpool import ThreadPool
 
 from hooks.naming import Release
+from hooks.standing import Job, Place, Watch
 
 T = TypeVar("T")
 
@@ -36,23 +37,37 @@ CREATE TABLE IF NOT EXISTS deploys (
     ended REAL NOT NULL,
     outcome TEXT NOT NULL,
     reason TEXT NOT NULL,
-    steps TEXT NOT NULL
+    steps TEXT NOT NULL,
+    why TEXT NOT NULL DEFAULT ''
 );
 CREATE INDEX IF NOT EXISTS deploys_of ON deploys (service, id);
+CREATE TABLE IF NOT EXISTS again (
+    service TEXT PRIMARY KEY,
+    count INTEGER NOT NULL
+);
 """
+_ENTRY = "service, release, commit_id, owner, started, ended, outcome, reason, steps, why"
 
 
 @frozen
 class Launch:
-    """How a built release is started: argv, environment, memory limit and the health check."""
+    """How a built release is started: argv and environment.
+
+    `ordered` says that it sees the ship's shared data and the files beside its orders.
+    """
 
     argv: tuple[str, ...]
     env: dict[str, str]
+    ordered: bool = False
 
 
 @frozen
 class Serving:
-    """A release that serves. `since` and `expires` are seconds since the epoch (UTC)."""
+    """A release that serves. `since` and `expires` are seconds since the epoch (UTC).
+
+    `place` is `None` for a pushed service. `standing` is the identity of the orders it follows.
+    An orphan's orders are gone: it runs on without a route. What is stopped waits to be started.
+    """
 
     release: Release
     owner: str
@@ -62,6 +77,12 @@ class Serving:
     port: int
     since: float
     expires: float | None
+    place: Place | None = None
+    standing: str = ""
+    jobs: tuple[Job, ...] = ()
+    watch: Watch | None = None
+    orphaned: bool = False
+    stopped: bool = False
 
     @property
     def service(self) -> str:
@@ -74,7 +95,10 @@ class Serving:
 
 @frozen
 class Entry:
-    """One deploy as it ended. `outcome` is `live` or `failed`; `steps` maps names to seconds."""
+    """One deploy as it ended; `why` it began. `steps` maps names to seconds.
+
+    `outcome` is `live`, `failed`, `unreachable` (something out there was) or `interrupted`.
+    """
 
     service: str
     release: str
@@ -85,6 +109,7 @@ class Entry:
     outcome: str
     reason: str
     steps: dict[str, float]
+    why: str = ""
 
     @property
     def seconds(self) -> float:
@@ -103,6 +128,8 @@ class Ledger:
         self._db.execute("PRAGMA journal_mode = WAL")
         self._db.execute("PRAGMA synchronous = FULL")
         self._db.executescript(_SCHEMA)
+        if "why" not in {row[1] for row in self._db.execute("PRAGMA table_info(deploys)")}:
+            self._db.execute("ALTER TABLE deploys ADD COLUMN why TEXT NOT NULL DEFAULT ''")
 
     def close(self) -> None:
         self._pool.stop()
@@ -135,17 +162,40 @@ class Ledger:
 
     async def last_live(self, service: str) -> Entry | None:
         """The newest deploy of `service` that went live."""
+        found = await self._entries("WHERE service = ? AND outcome = 'live'", (service, 1))
+        return found[0] if found else None
+
+    async def history(self, service: str | None, most: int) -> list[Entry]:
+        """The newest deploys, of one service or (`None`) of all, newest first."""
+        if service is None:
+            return await self._entries("", (most,))
+        return await self._entries("WHERE service = ?", (service, most))
+
+    async def again(self, service: str) -> int:
+        """How often somebody wanted `service` to be deployed again as it is."""
         row = await self._do(
             lambda: self._db.execute(
-                "SELECT service, release, commit_id, owner, started, ended, outcome, reason, steps"
-                " FROM deploys WHERE service = ? AND outcome = 'live' ORDER BY id DESC LIMIT 1",
-                (service,),
+                "SELECT count FROM again WHERE service = ?", (service,)
             ).fetchone()
         )
-        if row is None:
-            return None
+        return int(row[0]) if row else 0
+
+    async def want_again(self, service: str) -> None:
+        """From now on `service` as it is counts as another release than before."""
+        await self._do(
+            lambda: self._db.execute(
+                "INSERT INTO again VALUES (?, 1)"
+                " ON CONFLICT (service) DO UPDATE SET count = count + 1",
+                (service,),
+            )
+        )
+
+    async def _entries(self, where: str, values: tuple[object, ...]) -> list[Entry]:
+        asked = f"SELECT {_ENTRY} FROM deploys {where} ORDER BY id DESC LIMIT ?"  # noqa: S608
+        rows = await self._do(lambda: self._db.execute(asked, values).fetchall())
         names = [column.name for column in fields(Entry)]
-        return Entry(**dict(zip(names, (*row[:-1], json.loads(row[-1])), strict=True)))
+        found = [dict(zip(names, row, strict=True)) for row in rows]
+        return [Entry(**{**entry, "steps": json.loads(entry["steps"])}) for entry in found]
 
     async def _do(self, work: Callable[[], T]) -> T:
         result: T = await deferToThreadPool(self._reactor, self._pool, work)
@@ -170,9 +220,7 @@ class Ledger:
 
     def _add(self, entry: Entry) -> None:
         self._db.execute(
-            "INSERT INTO deploys"
-            " (service, release, commit_id, owner, started, ended, outcome, reason, steps)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            f"INSERT INTO deploys ({_ENTRY}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",  # noqa: S608
             (
                 entry.service,
                 entry.release,
@@ -183,6 +231,7 @@ class Ledger:
                 entry.outcome,
                 entry.reason,
                 json.dumps(entry.steps),
+                entry.why,
             ),
         )
 
@@ -190,4 +239,13 @@ class Ledger:
 def _serving(record: dict[str, Any]) -> Serving:
     release = Release(**record.pop("release"))
     launch = record.pop("launch")
-    return Serving(release=release, launch=Launch(tuple(launch["argv"]), launch["env"]), **record)
+    launch["argv"] = tuple(launch["argv"])
+    place, watch = record.pop("place", None), record.pop("watch", None)
+    return Serving(
+        release=release,
+        launch=Launch(**launch),
+        place=Place(place["path"], tuple(place["hosts"])) if place else None,
+        jobs=tuple(Job(**job) for job in record.pop("jobs", ())),
+        watch=Watch(**watch) if watch else None,
+        **record,
+    )

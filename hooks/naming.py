@@ -1,6 +1,7 @@
 """Names: what a service may be called, and how a branch and a release become names.
 
-A service's name is a host label (RFC 1123), so that `NAME.<ship host>` always works.
+A pushed service's name is a host label (RFC 1123), so that `NAME.<ship host>` always works. An
+ordered service's is its path in the headquarters, `/a/b`.
 """
 
 from __future__ import annotations
@@ -93,6 +94,18 @@ def branch_in(service: str) -> str | None:
     return _unescaped(escaped) if mark else None
 
 
+def stem(service: str) -> str:
+    """What the names of a service's containers begin with; one-to-one among ordered services.
+
+    The path of an ordered one is escaped as a branch is; `x.` stands before what would be empty or
+    begin with a dash, and a dot is in no other stem.
+    """
+    if not service.startswith("/"):
+        return service
+    escaped = _escaped(service[1:])
+    return f"x.{escaped}" if not escaped or escaped.startswith("-") else escaped
+
+
 def commit_id(text: str) -> str:
     """`text` when it is a full object id in hex, else `Refused`."""
     if not _COMMIT.fullmatch(text):
@@ -104,7 +117,8 @@ def commit_id(text: str) -> str:
 class Release:
     """One commit of one service under one configuration: an identity that never changes.
 
-    `configuration` is 12 hex digits over the effective environment (see `configuration_id`).
+    `configuration` is 12 hex digits over the effective environment, and for an ordered service
+    over what stands beside its orders (see `configuration_id`).
     """
 
     service: str
@@ -112,7 +126,7 @@ class Release:
     commit: str
 
     def __str__(self) -> str:
-        return f"{self.service}-{self.configuration}-{self.commit[:12]}"
+        return f"{stem(self.service)}-{self.configuration}-{self.commit[:12]}"
 
 
 def configuration_id(environment: Mapping[str, str]) -> str:

@@ -1,8 +1,9 @@
-"""What one service should be, read from the commit that was pushed."""
+"""What one service should be, read from a commit and from the orders that stand for it."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 
 from attrs import frozen
 
@@ -12,7 +13,9 @@ from hooks.errors import Refused
 from hooks.naming import Release, configuration_id
 from hooks.push import Push
 from hooks.repository import EMPTY_TREE, Repository
+from hooks.standing import Place, StandingOrders
 
+NO_COMMIT = "0" * 40
 READ = (".env", "Procfile", "healthcheck")
 _PATH = re.compile(r"/[\x21-\x7e]{0,2000}")
 
@@ -21,10 +24,11 @@ _PATH = re.compile(r"/[\x21-\x7e]{0,2000}")
 class Orders:
     """One service: which commit of which repository, in which environment, checked how.
 
-    `healthcheck` is a path, `None` when nobody set one. `ttl` is in seconds.
+    `repository` is `None` when there is nothing to build, only jobs. `healthcheck` is a path,
+    `None` when nobody set one. `ttl` is in seconds. `why` says what brought this about.
     """
 
-    repository: Repository
+    repository: Repository | None
     release: Release
     owner: str
     branch: str
@@ -33,10 +37,17 @@ class Orders:
     healthcheck: str | None
     ttl: float | None
     push: Push | None = None
+    standing: StandingOrders | None = None
+    why: str = "pushed"
 
     @property
     def service(self) -> str:
         return self.release.service
+
+    @property
+    def place(self) -> Place | None:
+        """Where an ordered service is to answer; `None` for a pushed one."""
+        return self.standing.place if self.standing else None
 
     @property
     def check_seconds(self) -> float:
@@ -44,18 +55,16 @@ class Orders:
         return float(self.environment["HEALTHCHECK_INIT_DELAY"])
 
 
-async def orders_of_push(push: Push, repository: Repository, ttl: float) -> Orders:
+async def orders_of_push(
+    push: Push, repository: Repository, ttl: float, phleet: Mapping[str, str]
+) -> Orders:
     """The orders that the files of the pushed commit give; `Refused` names file and line.
 
-    `ttl` is in seconds, for a push that named none.
+    `ttl` is in seconds, for a push that named none; `phleet` is what the
+    headquarters' `.starphleet` gives to test services.
     """
-    tree = await repository.tree(push.new)
-    if tree is None:
-        raise Refused(f"{push.new[:7]} is not a commit; a branch of a ship points to one")
-    if tree == EMPTY_TREE:
-        raise Refused(f"the commit {push.new[:7]} has no files, there is nothing to build")
-    files = await repository.files(push.new, READ)
-    environment = effective(read_env_file(files.get(".env", ""), ".env"))
+    files = await _files(repository, push.new)
+    environment = effective(read_env_file(files.get(".env", ""), ".env"), phleet)
     return Orders(
         repository=repository,
         release=Release(push.service, configuration_id(environment), push.new),
@@ -67,6 +76,47 @@ async def orders_of_push(push: Push, repository: Repository, ttl: float) -> Orde
         ttl=ttl if push.ttl is None else push.ttl,
         push=push,
     )
+
+
+async def orders_of_standing(
+    standing: StandingOrders,
+    repository: Repository | None,
+    commit: str,
+    *,
+    owner: str,
+    again: int,
+    why: str,
+) -> Orders:
+    """What `standing` says, at `commit` of its source; `Refused` names file and line.
+
+    `repository` is `None` (and `commit` `NO_COMMIT`) when it has no source: jobs alone. `owner` is
+    who made the commit; `again` counts how often the same was wanted once more.
+    """
+    files = await _files(repository, commit) if repository else {}
+    environment = effective(read_env_file(files.get(".env", ""), ".env"), standing.environment)
+    identified = {**environment, "/": standing.content, "/again": str(again)}
+    return Orders(
+        repository=repository,
+        release=Release(standing.service, configuration_id(identified), commit),
+        owner=owner,
+        branch=standing.source.ref if standing.source else "",
+        environment=_checked(environment),
+        processes=parse_procfile(files["Procfile"]) if "Procfile" in files else {},
+        healthcheck=healthcheck_path(environment, files.get("healthcheck")),
+        ttl=None,
+        standing=standing,
+        why=why,
+    )
+
+
+async def _files(repository: Repository, commit: str) -> dict[str, str]:
+    """The files of `commit` that the ship itself reads."""
+    tree = await repository.tree(commit)
+    if tree is None:
+        raise Refused(f"{commit[:7]} is not a commit; a branch of a ship points to one")
+    if tree == EMPTY_TREE:
+        raise Refused(f"the commit {commit[:7]} has no files, there is nothing to build")
+    return await repository.files(commit, READ)
 
 
 def healthcheck_path(environment: dict[str, str], file: str | None) -> str | None:

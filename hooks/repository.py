@@ -6,10 +6,11 @@ Files of a pushed tree are read as blobs, so a link in the tree reads nothing of
 from __future__ import annotations
 
 import shutil
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
-from attrs import frozen
+from attrs import field, frozen
 
 from hooks.errors import Refused, ShipError
 from hooks.naming import commit_id
@@ -59,11 +60,30 @@ def serving_environment(hooks: Path, most: int) -> dict[str, str]:
 
 
 @frozen
+class Blob:
+    """A file in a tree: git's mode in octal ("100755"), the object's id, its size in bytes."""
+
+    mode: str
+    oid: str
+    size: int
+
+    @property
+    def regular(self) -> bool:
+        return self.mode.encode() in _REGULAR
+
+    @property
+    def executable(self) -> bool:
+        return self.mode == "100755"
+
+
+@frozen
 class Repository:
     """One bare repository and the git that works on it."""
 
     path: Path
     git: Git
+    quarantine: Mapping[str, str] = field(factory=dict)
+    """git's environment while objects of a push are not the repository's own yet."""
 
     def exists(self) -> bool:
         return self.path.is_dir()
@@ -97,6 +117,11 @@ class Repository:
         """The commit that `ref` (a full name) points to, if it exists."""
         status, out = await self._git("rev-parse", "--verify", "--quiet", "--end-of-options", ref)
         return commit_id(out.decode().strip()) if status == 0 else None
+
+    async def head(self) -> str:
+        """The full name of the branch that HEAD names, whether or not it exists yet."""
+        _, out = await self._git("symbolic-ref", "HEAD")
+        return out.decode("utf-8", "surrogateescape").strip()
 
     async def contains(self, commit: str, ancestor: str) -> bool:
         """Whether `ancestor` is part of the history of `commit`."""
@@ -149,6 +174,36 @@ class Repository:
                 raise Refused(f"{name} is not UTF-8 text") from None
         return found
 
+    async def listing(self, commit: str) -> dict[str, Blob]:
+        """Every file of `commit` by its path: regular ones, links and submodules alike.
+
+        Paths that are not UTF-8 are left out: nothing that the ship reads is named so.
+        """
+        status, out = await self._git("ls-tree", "-r", "-z", "--long", "--full-tree", commit)
+        if status != 0:
+            raise ShipError(f"the tree of {commit[:12]} could not be read")
+        found = {}
+        for entry in out.split(b"\0")[:-1]:
+            meta, _, name = entry.partition(b"\t")
+            mode, _, oid, size = meta.decode().split()
+            with suppress(UnicodeDecodeError):
+                found[name.decode()] = Blob(mode, oid, int(size) if size.isdigit() else 0)
+        return found
+
+    async def contents(self, oids: Collection[str]) -> dict[str, bytes]:
+        """The blobs `oids`, each by its id."""
+        asked = "".join(f"{oid}\n" for oid in oids).encode()
+        status, out = await self._git("cat-file", "--batch", stdin=asked)
+        found, at = {}, 0
+        while status == 0 and at < len(out):
+            end = out.index(b"\n", at)
+            oid, _, size = out[at:end].decode().split()
+            found[oid] = out[end + 1 : end + 1 + int(size)]
+            at = end + int(size) + 2
+        if len(found) != len(set(oids)):
+            raise ShipError(f"files of {self.path.name} could not be read")
+        return found
+
     async def tree(self, commit: str) -> str | None:
         """The id of the tree of `commit`; `None` when that is no commit (but a tag, a file)."""
         asked = (f"{commit}^{{commit}}", f"{commit}^{{tree}}")
@@ -178,7 +233,7 @@ class Repository:
     ) -> tuple[int, bytes]:
         return await self.git(
             ["git", "--git-dir", str(self.path), "-c", "core.hooksPath=/dev/null", *args],
-            env=BARE_ENVIRONMENT | dict(env or {}),
+            env=BARE_ENVIRONMENT | dict(self.quarantine) | dict(env or {}),
             stdin=stdin,
         )
 

@@ -11,7 +11,8 @@ from twisted.logger import Logger
 
 from containers.interface import Address, Container, ContainerError, Exit, Runtime
 from containers.keep import keep
-from hooks.building import start_mount
+from hooks.attendance import Attendance
+from hooks.building import mounts
 from hooks.errors import ShipError, Superseded
 from hooks.layout import Layout
 from hooks.ledger import Launch, Ledger, Serving
@@ -35,6 +36,7 @@ class Services:
     proxy: Proxy
     git: Git
     queue: Queue
+    attendance: Attendance
     _keepers: dict[str, Deferred[None]] = field(factory=dict)
     _retiring: dict[str, Deferred[None]] = field(factory=dict)
     _log: Logger = Logger()
@@ -49,16 +51,20 @@ class Services:
             env=launch.env,
             log=self.layout.service_log(container.name),
             limits=self.settings.service_limits,
-            mounts=[start_mount(container)],
+            mounts=mounts(self.layout, container, launch),
             address=had,
         )
 
     async def publish(self, serving: Serving) -> None:
-        """Send the traffic of the service to `serving`."""
-        await self.proxy.publish(route(self.settings, serving.service), backend(serving))
+        """Send the traffic of the service to `serving`; none, if it is unpublished."""
+        leading = route(self.settings, serving.service, serving.place)
+        if leading is not None and not serving.orphaned:
+            await self.proxy.publish(leading, backend(serving))
+        else:
+            await self.proxy.withdraw(serving.service)
 
     def watch_over(self, serving: Serving, container: Container) -> None:
-        """Start the service again whenever it ends, until it is retired."""
+        """Start the service again whenever it ends, until it is retired. Its jobs begin."""
 
         async def restart() -> None:
             await self._start_again(serving, container)
@@ -75,6 +81,14 @@ class Services:
         watching: Deferred[None] = Deferred.fromCoroutine(keeper)
         watching.addErrback(lambda _: None)  # it is cancelled when the service is over
         self._keepers[container.name] = watching
+        self.attend(serving)
+
+    def attend(self, serving: Serving) -> None:
+        """Run the jobs and the watchdog of what serves now; those of an orphan rest."""
+        if serving.orphaned or serving.stopped:
+            self.attendance.leave(serving.container)
+        else:
+            self.attendance.attend(serving)
 
     async def resume(self, serving: Serving) -> None:
         """Let `serving` serve again after the ship was away: adopted when it still runs, else
@@ -82,7 +96,9 @@ class Services:
         container = self.runtime.find(serving.container)
         if container is None:
             await self.forget(serving)
-            raise ShipError(f"the container {serving.container} is gone; push it again")
+            raise ShipError(f"the container {serving.container} is gone; it has to be built again")
+        if serving.stopped:
+            return
         try:
             if self.runtime.adopt(container) is None:
                 await self._start_again(serving, container)
@@ -120,9 +136,60 @@ class Services:
                     await self.proxy.withdraw(serving.service)
                     self.retire(serving)
 
+    async def orphan(self, serving: Serving) -> None:
+        """The orders of `serving` are gone: its route goes at once, its container stays."""
+        async with self.queue.berth(serving.service, lambda _: None):
+            now = (await self.ledger.serving()).get(serving.service)
+            if now is not None and not now.orphaned:
+                orphan = evolve(now, orphaned=True)
+                await self.ledger.keep(orphan)
+                await self.publish(orphan)
+                self.attend(orphan)
+
+    async def halt(self, serving: Serving) -> None:
+        """Stop what serves; its route says that it is not running. `wake` undoes it."""
+        self._stop_watching(serving.container)
+        self.attendance.leave(serving.container)
+        container = self.runtime.find(serving.container)
+        if container is not None:
+            await self.runtime.stop(container, grace=self.settings.stop_grace)
+
+    async def wake(self, serving: Serving) -> None:
+        """Start what `halt` stopped."""
+        container = self.runtime.find(serving.container)
+        if container is None:
+            raise ShipError(f"the container of {serving.service} is gone; it has to be built again")
+        try:
+            await self._start_again(serving, container)
+        finally:
+            self.watch_over(serving, container)
+
+    async def put_to_rest(self, serving: Serving) -> None:
+        """Stop the service until somebody starts it; a ship that starts leaves it so."""
+        async with self.queue.berth(serving.service, lambda _: None):
+            await self.ledger.keep(evolve(serving, stopped=True))
+            await self.halt(serving)
+
+    async def rouse(self, serving: Serving) -> None:
+        """Start the service again that was put to rest."""
+        async with self.queue.berth(serving.service, lambda _: None):
+            awake = evolve(serving, stopped=False)
+            await self.ledger.keep(awake)
+            if serving.stopped:
+                await self.wake(awake)
+
+    async def restart(self, serving: Serving) -> None:
+        """Stop the service and start it from its container."""
+        await self.halt(serving)
+        await self.wake(serving)
+
     async def forget(self, serving: Serving) -> None:
-        """`serving` is over. Its branch goes too, else git would not push its commit again."""
+        """`serving` is over. The branch of a pushed one goes too, else git would not push its
+        commit again.
+        """
         await self.ledger.strike(serving.service)
+        if serving.place is not None:
+            return
         name, refs = pushed_refs(serving.service)
         for ref in refs:
             await Repository(self.layout.repository(name), self.git).forget(ref)
@@ -152,6 +219,7 @@ class Services:
     async def _stop(self, serving: Serving) -> None:
         """A service that will not stop is logged and holds up nobody."""
         self._stop_watching(serving.container)
+        self.attendance.leave(serving.container)
         container = self.runtime.find(serving.container)
         if container is None:
             return
@@ -170,9 +238,11 @@ class Services:
             await self.runtime.stop(container, grace=self.settings.stop_grace)
         except Exception:
             self._log.failure("{name} did not drain", name=serving.container)
+        self.attendance.leave(container.name)
         await self.discard(container)
 
     def _stop_watching(self, name: str) -> None:
+        self.attendance.rest(name)
         watching = self._keepers.pop(name, None)
         if watching is not None:
             watching.cancel()

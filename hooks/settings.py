@@ -9,6 +9,7 @@ from pathlib import Path
 from attrs import field, frozen
 
 from containers.interface import Limits
+from hooks.standing import UNPUBLISHED, Place
 from proxy.routes import Route
 
 MB = 2**20
@@ -22,6 +23,7 @@ class Settings:
     """
 
     host: str = "localhost"
+    ship_name: str = ""
     http_port: int = 8080
     ssh_port: int = 2222
     test_domain: str | None = None
@@ -39,16 +41,28 @@ class Settings:
     roots: Path | None = None
 
 
-def route(settings: Settings, service: str) -> Route:
-    """The two ways to a test service: by host name, where the host can carry one, and by path."""
+def route(settings: Settings, service: str, place: Place | None) -> Route | None:
+    """The ways to a service; `None` to one that is unpublished.
+
+    To an ordered one what its orders say; to a pushed one (`place` is `None`) two: by host name,
+    where the host can carry one, and by path.
+    """
+    if place is not None:
+        return Route(service, place.hosts, place.path) if place != UNPUBLISHED else None
     domain = settings.test_domain or settings.host
     hosts = () if _is_address(domain) else (f"{service}.{domain}",)
     return Route(service, hosts, f"/~{service}/")
 
 
-def url(settings: Settings, service: str) -> str:
-    """The URL that works from where the pusher sits, as far as the ship can know."""
+def url(settings: Settings, service: str, place: Place | None = None) -> str:
+    """The URL that works from where the pusher sits, as far as the ship can know.
+
+    "" for a service that is unpublished.
+    """
     port = "" if settings.http_port == 80 else f":{settings.http_port}"
+    if place is not None:
+        host = _in_url(settings.host) if place.path else "".join(place.hosts[:1])
+        return f"http://{host}{port}{place.path or '/'}" if host else ""
     domain = settings.test_domain or settings.host
     if settings.test_domain or domain == "localhost" or domain.endswith(".localhost"):
         return f"http://{service}.{domain}{port}/"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 from attrs import define, evolve
@@ -20,7 +21,6 @@ from hooks.check import Answered, check
 from hooks.errors import DeployFailed, Refused
 from hooks.layout import Layout
 from hooks.ledger import Entry, Launch, Ledger, Serving
-from hooks.naming import Release
 from hooks.orders import Orders
 from hooks.push import Push
 from hooks.queue import Queue
@@ -28,8 +28,11 @@ from hooks.repository import Git, Repository
 from hooks.say import Say
 from hooks.services import Services, ended_how
 from hooks.settings import Settings, git_address
+from hooks.standing import UNPUBLISHED, File
+from hooks.watchdog import watch_of
 from proxy.nginx import Proxy
 
+IDLE = "sleep infinity"  # of a container that is there for its jobs alone
 LOG_LINES = 20  # of a service that failed, shown to who pushed it
 
 
@@ -47,7 +50,7 @@ class Ship:
     git: Git
     queue: Queue
     services: Services
-    _log: Logger = Logger()
+    log: Logger = Logger()
 
     def repository(self, name: str) -> Repository:
         return Repository(self.layout.repository(name), self.git)
@@ -103,28 +106,55 @@ class Ship:
         await repository.move(push.ref, push.new, tip)
         return True
 
-    async def containerize(self, release: Release) -> Container:
-        """An empty container for `release`. What an earlier try left under its name goes first."""
-        name = str(release)
+    async def containerize(self, orders: Orders) -> Container:
+        """An empty container for `orders`, with the files beside them if they are standing ones.
+
+        What an earlier try left under its name goes first.
+        """
+        name = str(orders.release)
         await self.services.gone(name)
         if name in self.runtime.names():
             await self.runtime.destroy(Container(name, self.layout.containers / name))
         self.layout.require_room(self.settings.free_disk)
-        return await self.runtime.containerize(name)
+        container = await self.runtime.containerize(name)
+        if orders.standing is not None:
+            beside = self.layout.beside(name)
+            await in_thread(self.reactor, lay_beside, beside, orders.standing.files)
+            await in_thread(self.reactor, self.runtime.own, container, [beside])
+        return container
+
+    async def make_way(self, orders: Orders, before: Serving | None) -> None:
+        """Stop what serves before the new version is built, if the orders want it so."""
+        if before is not None and orders.standing is not None and orders.standing.stop_first:
+            await self.services.halt(before)
+
+    async def give_way(self, orders: Orders, before: Serving | None) -> None:
+        """Let what was stopped for a version that failed serve again."""
+        if before is not None and orders.standing is not None and orders.standing.stop_first:
+            await self.services.wake(before)
 
     async def build(self, container: Container, orders: Orders, say: Say) -> Launch:
         """Lay the source and let a buildpack make it runnable; how to start what came out."""
         built = await self.workshop.build(container, orders, say)
-        command = web_command(orders.processes, built)
-        say.header(f"Starting web: {command}")
-        argv = await self.workshop.ready(container, command, built)
-        return Launch(argv, {**self._told(orders), **orders.environment})
+        command = web_command(orders.processes, built) if orders.repository else IDLE
+        say.header(f"Starting web: {command}" if orders.repository else "Nothing to start but jobs")
+        standing = orders.standing
+        argv = await self.workshop.ready(
+            container, command, built, standing.jobs if standing else ()
+        )
+        environment = {**self._told(orders), **orders.environment}
+        return Launch(argv, environment, ordered=standing is not None)
 
     async def start(self, container: Container, launch: Launch) -> Address:
         return await self.services.start(container, launch)
 
     async def check(self, container: Container, address: Address, orders: Orders, say: Say) -> None:
-        """Wait until the service answers well; `DeployFailed` says what it did instead."""
+        """Wait until the service answers well; `DeployFailed` says what it did instead.
+
+        What is unpublished need not answer anybody, unless its orders say which path to check.
+        """
+        if orders.healthcheck is None and orders.place == UNPUBLISHED:
+            return
         ended: Deferred[Exit] = Deferred.fromCoroutine(self.runtime.exited(container))
         seconds = orders.check_seconds
         result = await check(self.reactor, address, orders.healthcheck, seconds, ended)
@@ -142,10 +172,6 @@ class Ship:
             raise DeployFailed(f"the service ended by itself ({ended_how(result)})", details)
         raise DeployFailed(unhealthy(asked, result, address.port, ports, seconds), details)
 
-    async def publish(self, serving: Serving) -> None:
-        """Traffic moves here, and only here."""
-        await self.services.publish(serving)
-
     async def put_back(self, service: str, before: Serving | None) -> None:
         """Let traffic go where it went before; a failure is logged, the first error counts."""
         try:
@@ -154,17 +180,18 @@ class Ship:
             else:
                 await self.proxy.withdraw(service)
         except Exception:
-            self._log.failure("the route of {service} was not put back", service=service)
+            self.log.failure("the route of {service} was not put back", service=service)
 
     async def note(self, entry: Entry) -> None:
         """Write down a deploy that failed; a full disk must not hide the reason."""
         try:
             await self.ledger.note(entry)
         except Exception:
-            self._log.failure("the ledger did not take the end of {release}", release=entry.release)
+            self.log.failure("the ledger did not take the end of {release}", release=entry.release)
 
     def as_serving(self, orders: Orders, launch: Launch, address: Address) -> Serving:
         now = time.time()
+        standing = orders.standing
         return Serving(
             release=orders.release,
             owner=orders.owner,
@@ -174,22 +201,40 @@ class Ship:
             port=address.port,
             since=now,
             expires=now + orders.ttl if orders.ttl is not None else None,
+            place=orders.place,
+            standing=standing.identity if standing else "",
+            jobs=standing.jobs if standing else (),
+            watch=watch_of(orders.environment, orders.healthcheck) if standing else None,
         )
 
     def renewed(self, serving: Serving, orders: Orders) -> Serving:
-        """`serving` with its time to live begun anew."""
+        """`serving` with its time to live begun anew, and as what orders it now, if it was none."""
         expires = time.time() + orders.ttl if orders.ttl is not None else None
-        return evolve(serving, expires=expires)
+        return evolve(serving, expires=expires, place=orders.place, orphaned=False)
 
     def _told(self, orders: Orders) -> Mapping[str, str]:
         """What a service may know about itself."""
-        source = f"{git_address(self.settings)}/{orders.repository.path.stem}"
-        return {
+        told = {
             "STARPHLEET_DEPLOY_TIME": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-            "STARPHLEET_DEPLOY_GITURL": f"{source}#{orders.release.commit}",
-            "ORDERS_NAME": orders.service,
-            "SHIP_NAME": self.settings.host,
+            "ORDERS_NAME": orders.service.lstrip("/"),
+            "SHIP_NAME": self.settings.ship_name or self.settings.host,
         }
+        if orders.repository is not None:
+            source = f"{git_address(self.settings)}/{orders.repository.path.stem}"
+            if orders.standing is not None and orders.standing.source is not None:
+                source = orders.standing.source.url
+            told["STARPHLEET_DEPLOY_GITURL"] = f"{source}#{orders.release.commit}"
+        return told
+
+
+def lay_beside(directory: Path, files: Mapping[str, File]) -> None:
+    """Write the files beside the orders of a service into `directory`. Blocks."""
+    directory.mkdir()
+    for name, file in files.items():
+        path = directory / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(file.data)
+        path.chmod(0o500 if file.executable else 0o400)
 
 
 def unhealthy(

@@ -59,6 +59,9 @@ class Place:
     hosts: tuple[str, ...] = ()
 
 
+UNPUBLISHED = Place("")
+
+
 @frozen
 class Front:
     """What orders say of the way to a service, beyond its place. Recorded for the proxy.
@@ -92,7 +95,7 @@ class StandingOrders:
     environment: Mapping[str, str]
     content: str
     files: Mapping[str, File] = field(factory=dict)
-    place: Place = Place("")
+    place: Place = UNPUBLISHED
     stop_first: bool = False
     jobs: tuple[Job, ...] = ()
     front: Front = Front()

@@ -9,7 +9,8 @@ from typing import Any
 
 from attrs import Attribute, evolve, field, frozen
 
-SERVICE = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
+SEGMENT = r"(?!\.{1,2}(?:/|\Z))[A-Za-z0-9._~-]{1,255}"
+SERVICE = re.compile(rf"[a-z0-9]([a-z0-9-]{{0,61}}[a-z0-9])?|/|(?=.{{1,1000}}\Z)(/{SEGMENT})+")
 CONTAINER = re.compile(r"(?![.-])[a-z0-9.-]{1,200}")
 LABEL = r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
 HOST = re.compile(rf"(?=.{{1,253}}\Z){LABEL}(\.{LABEL})*")

@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hooks.errors import ShipError
-from receiver import keyring, local
+from hooks.settings import git_address
+from receiver import keyring, local, new, shown
 from receiver.config import Config, load
 from receiver.demo import demo
 
@@ -19,7 +20,18 @@ A git-push deploy server for your own hosts. A ship is a host:
   starphleet up                     start the ship on this machine
   starphleet key add NAME FILE.pub  let somebody push
   git push ship master              build, check and serve what is committed
+  starphleet new headquarters DIR   a repository that says what ships run; push it to
+                                    git@SHIP:headquarters, or starphleet headquarters URL
+
+`starphleet-COMMAND` is the same as `starphleet COMMAND`.
 """
+_OF_A_SERVICE = {
+    "redeploy": "remove a service with everything that was built for it, and build it anew",
+    "retry-deploy": "build and deploy a service again; what serves goes on until the new one does",
+    "stop": "stop a service until `start`",
+    "start": "start a service that was stopped",
+    "restart": "stop a service and start it again",
+}
 _SETTINGS = """\
 Settings are environment variables, or NAME=value lines in the file `settings` in the ship's root:
   STARPHLEET_ROOT         where everything is kept (/var/starphleet for root)
@@ -28,13 +40,15 @@ Settings are environment variables, or NAME=value lines in the file `settings` i
   STARPHLEET_SSH_PORT     2222       STARPHLEET_HTTP_PORT    8080
   STARPHLEET_TEST_DOMAIN  a domain whose every sub-domain leads here
   STARPHLEET_TEST_TTL     how long a pushed service lives (24h)
+  STARPHLEET_HEADQUARTERS where the headquarters is, until `headquarters` says otherwise
+  STARPHLEET_PRIVATE_KEY  the key that the git hosts of the headquarters know
 docs/settings.md has all of them.
 """
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; the exit status is 0, 1 for a refusal in one line, 2 for wrong words."""
-    arguments = _parser().parse_args(argv)
+    arguments = _parser().parse_args(_words(sys.argv) if argv is None else argv)
     try:
         return int(arguments.run(arguments, load()))
     except ShipError as error:
@@ -42,6 +56,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     except KeyboardInterrupt:
         return 130
+
+
+def _words(argv: Sequence[str]) -> list[str]:
+    """The words of `starphleet`, also when it was called as `starphleet-COMMAND`."""
+    _, dash, command = Path(argv[0]).name.partition("-")
+    return [command, *argv[1:]] if dash else list(argv[1:])
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -53,7 +73,7 @@ def _parser() -> argparse.ArgumentParser:
 
     def command(name: str, run: object, about: str) -> argparse.ArgumentParser:
         added = commands.add_parser(name, help=about, description=about)
-        added.set_defaults(run=run)
+        added.set_defaults(run=run, command=name)
         return added
 
     command("ship", _ship, "run the ship in the foreground; Ctrl-C stops it and what it serves")
@@ -61,6 +81,26 @@ def _parser() -> argparse.ArgumentParser:
     command("down", _down, "stop the ship and what it serves; `up` brings all of it back")
     status = command("status", _status, "what the ship serves, builds and makes wait")
     status.add_argument("--json", action="store_true", help="for programs")
+    status.add_argument("--trouble", action="store_true", help="only what is not as it should be")
+    status.add_argument("service", nargs="?", help="this one alone")
+    history = command("history", _history, "every deploy: who, what, why, how long, how it ended")
+    history.add_argument("service", nargs="?")
+    history.add_argument("--json", action="store_true", help="for programs")
+    logs = command("logs", _logs, "the log of a service, or of the ship itself")
+    logs.add_argument("service", nargs="?")
+    logs.add_argument("-f", "--follow", action="store_true", help="go on as it grows")
+    logs.add_argument("-n", "--lines", type=int, default=100, help="how many to begin with (100)")
+    new = command("new", _new, "write a headquarters to begin with")
+    new.add_argument("what", choices=["headquarters"])
+    new.add_argument("directory", type=Path)
+    headquarters = command("headquarters", _do, "show where the headquarters is, or set it")
+    headquarters.add_argument("url", nargs="?", help="https, ssh or a path; #branch, tag or commit")
+    for name, about in _OF_A_SERVICE.items():
+        command(name, _do, about).add_argument("service")
+    command("orphan-reaper", _do, "remove the services whose orders are gone")
+    command("poll", _do, "ask now whether anything that is followed has moved")
+    git = command("git", _git, "git with the ship's keys")
+    git.add_argument("words", nargs=argparse.REMAINDER)
     command("demo", _demo, "start the ship and push a sample app to it")
     key = command("key", _keys, "who may push")
     key.set_defaults(name=None)
@@ -95,8 +135,39 @@ def _status(arguments: argparse.Namespace, config: Config) -> int:
     if status is None:
         print("no ship runs here: starphleet up", file=sys.stderr)
         return 1
-    print(json.dumps(status, indent=2) if arguments.json else local.shown(config, status))
+    if arguments.json:
+        print(json.dumps(status, indent=2))
+        return 0
+    address = git_address(config.settings)
+    print(shown.status(address, status, arguments.service, trouble=arguments.trouble))
     return 0
+
+
+def _history(arguments: argparse.Namespace, config: Config) -> int:
+    entries = local.history(config, arguments.service)
+    print(json.dumps(entries, indent=2) if arguments.json else shown.history(entries))
+    return 0
+
+
+def _logs(arguments: argparse.Namespace, config: Config) -> int:
+    local.logs(config, arguments.service, arguments.lines, going_on=arguments.follow)
+    return 0
+
+
+def _new(arguments: argparse.Namespace, config: Config) -> int:
+    print("\n".join(new.headquarters(config, arguments.directory)))
+    return 0
+
+
+def _do(arguments: argparse.Namespace, config: Config) -> int:
+    """What the ship itself has to do."""
+    about = getattr(arguments, "service", None) or getattr(arguments, "url", None)
+    local.command(config, [arguments.command, *([about] if about else [])], print)
+    return 0
+
+
+def _git(arguments: argparse.Namespace, config: Config) -> int:
+    return local.git(config, arguments.words)
 
 
 def _demo(arguments: argparse.Namespace, config: Config) -> int:

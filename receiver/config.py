@@ -24,8 +24,9 @@ _DOMAIN = re.compile(
 )
 _ADDRESS = re.compile(r"[0-9.]+|\[?[0-9a-f:]+\]?")
 _SIZE = re.compile(r"([1-9][0-9]{0,8})([MG])")
+_PROXIES = ("http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
 _PASSED_TO_BUILDS = (
-    "http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY",
+    *_PROXIES,
     "UV_INDEX_URL", "UV_DEFAULT_INDEX", "PIP_INDEX_URL", "NPM_CONFIG_REGISTRY",
 )  # fmt: skip
 _ROOTS = Path("/etc/ssl/certs/ca-certificates.crt")
@@ -45,6 +46,11 @@ class Config:
     service_ports: range
     path: str
     git_env: Mapping[str, str]
+    headquarters: str
+    private_key: Path | None
+    public_key: Path | None
+    ship_files: Path
+    pulse: float
 
 
 def load(environ: Mapping[str, str] | None = None) -> Config:
@@ -60,6 +66,7 @@ def load(environ: Mapping[str, str] | None = None) -> Config:
     roots = _roots(given)
     settings = Settings(
         host=host,
+        ship_name=read.domain("STARPHLEET_SHIP_NAME", ""),
         http_port=read.port("STARPHLEET_HTTP_PORT", 8080),
         ssh_port=read.port("STARPHLEET_SSH_PORT", 2222),
         test_domain=test_domain,
@@ -93,8 +100,22 @@ def load(environ: Mapping[str, str] | None = None) -> Config:
         max_pack=read.size("STARPHLEET_MAX_PACK", 1024 * MB),
         service_ports=read.ports("STARPHLEET_SERVICE_PORTS", range(20000, 28000)),
         path=environ.get("PATH", "/usr/local/bin:/usr/bin:/bin"),
-        git_env={"GIT_SSL_CAINFO": str(roots)} if roots else {},
+        git_env={
+            **({"GIT_SSL_CAINFO": str(roots)} if roots else {}),
+            **{name: given[name] for name in _PROXIES if name in given},
+        },
+        headquarters=read.text("STARPHLEET_HEADQUARTERS", ""),
+        private_key=read.file("STARPHLEET_PRIVATE_KEY"),
+        public_key=read.file("STARPHLEET_PUBLIC_KEY"),
+        ship_files=Path(read.text("STARPHLEET_SHIP_FILES", _ship_files(layout))),
+        pulse=float(read.count("STARPHLEET_PULSE", 5)),
     )
+
+
+def _ship_files(layout: Layout) -> str:
+    """The system's place for a ship of the system, else one in the ship's root."""
+    system = layout.root == Path("/var/starphleet")
+    return "/etc/starphleet.d" if system else str(layout.root / "starphleet.d")
 
 
 def _root(environ: Mapping[str, str]) -> Path:
@@ -150,6 +171,11 @@ class _Reader:
         if match is None:
             raise Refused(f"{name}: {ascii(text)[:40]} is not a size such as 512M or 2G")
         return int(match[1]) * (MB if match[2] == "M" else 1024 * MB)
+
+    def file(self, name: str) -> Path | None:
+        """A path, of which `~` is the home directory."""
+        text = self.text(name, "")
+        return Path(text).expanduser().absolute() if text else None
 
     def domain(self, name: str, default: str) -> str:
         text = self.text(name, default)

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from attrs import evolve
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -20,11 +21,12 @@ import hooks
 from containers.interface import Limits
 from containers.process import ProcessRuntime
 from containers.spawn import run
+from hooks.attendance import Attendance
 from hooks.boot import boot
 from hooks.building import Workshop
-from hooks.errors import ShipError
+from hooks.errors import Refused, ShipError
 from hooks.layout import Layout
-from hooks.ledger import Ledger
+from hooks.ledger import Ledger, Serving
 from hooks.queue import Queue
 from hooks.rounds import rounds
 from hooks.services import Services
@@ -32,7 +34,11 @@ from hooks.settings import git_address
 from hooks.ship import Ship
 from hooks.underway import Deploys
 from proxy.nginx import Proxy
+from receiver import keyring
+from receiver.commands import Commands
 from receiver.config import Config
+from receiver.headquarters.ships import ship_name
+from receiver.headquarters.wiring import located, put_together
 from receiver.relay import Relay
 from receiver.rooms import GitRoom, rooms
 from receiver.ssh.server import ssh_factory
@@ -70,11 +76,26 @@ async def serve(reactor: Any, config: Config, stop: Deferred[None]) -> None:
 
 async def _sail(reactor: Any, config: Config, ship: Ship, stop: Deferred[None]) -> None:
     await boot(ship)
-    lasting = [_lasting(rounds(reactor, ship)), _lasting(ship.proxy.keep())]
     git_hooks = lay_hooks(config.layout)
     config.layout.socket.unlink(missing_ok=True)
     deploys = Deploys(ship)
-    relay = Relay(ship, deploys)
+    parts = put_together(
+        ship,
+        deploys,
+        path=config.path,
+        git_env=config.git_env,
+        ship_files=config.ship_files,
+        pulse=config.pulse,
+    )
+    loop = parts.loop
+    loop.set_out(located(config.layout.headquarters, config.headquarters))
+    lasting = [
+        _lasting(rounds(reactor, ship)),
+        _lasting(ship.proxy.keep()),
+        _lasting(loop.following.go()),
+        _lasting(parts.aboard.watch_addresses()),
+    ]
+    relay = Relay(ship, deploys, loop, parts.hosting, Commands(ship, loop, parts.point_to))
     asked = reactor.listenUNIX(str(config.layout.socket), relay, mode=0o600)
     room = GitRoom(
         layout=config.layout,
@@ -87,7 +108,7 @@ async def _sail(reactor: Any, config: Config, ship: Ship, stop: Deferred[None]) 
     factory = ssh_factory(
         reactor,
         host_key=config.layout.host_key,
-        keys=config.layout.authorized_keys,
+        keys=(config.layout.authorized_keys, config.layout.admirals),
         rooms=rooms(room),
         login_timeout=config.login_timeout,
         per_address=config.logins_per_address,
@@ -105,6 +126,9 @@ async def _sail(reactor: Any, config: Config, ship: Ship, stop: Deferred[None]) 
         await asked.stopListening()
         for one in lasting:
             one.cancel()
+        loop.stop()
+        parts.aboard.stop()
+        await parts.asking.close()
         await deploys.stop()
         await ship.services.stand_down()
         await ship.proxy.stop()
@@ -132,11 +156,30 @@ def lay_hooks(layout: Layout) -> Path:
     directory.mkdir(mode=0o700)
     source = Path(hooks.__file__).parent / "git" / "relay.py"
     interpreter = Path(sys.executable).resolve()
-    for name in ("pre-receive", "proc-receive"):
+    for name in ("pre-receive", "proc-receive", "hq-wait"):
         hook = directory / name
         hook.write_text(f"#!{interpreter} -IS\n{source.read_text()}")
         hook.chmod(0o700)
     return directory
+
+
+def take_keys(config: Config) -> None:
+    """Copy the key that git hosts know, and let the owner of the public one in; each once."""
+    if config.private_key is not None:
+        kept = config.layout.private_keys / config.private_key.name
+        kept.touch(mode=0o600)
+        kept.write_bytes(_read(config.private_key, "STARPHLEET_PRIVATE_KEY"))
+    if config.public_key is not None:
+        owner = config.public_key.name.removesuffix(".pub").partition("@")[0]
+        text = _read(config.public_key, "STARPHLEET_PUBLIC_KEY").decode("utf-8", "replace")
+        keyring.add(config.layout.authorized_keys, owner, text)
+
+
+def _read(path: Path, setting: str) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise Refused(f"{setting}: {path}: {error.strerror}") from None
 
 
 def lay_tools(layout: Layout) -> Path:
@@ -151,7 +194,9 @@ def lay_tools(layout: Layout) -> Path:
 
 
 def _ship(reactor: Any, config: Config) -> Ship:
-    layout, settings = config.layout, config.settings
+    layout = config.layout
+    settings = evolve(config.settings, ship_name=ship_name(config.settings, layout.host_key))
+    take_keys(config)
 
     async def git(
         argv: Sequence[str], *, env: Mapping[str, str], stdin: bytes = b""
@@ -186,7 +231,12 @@ def _ship(reactor: Any, config: Config) -> Ship:
         run=command,
     )
     ledger, queue = Ledger(reactor, layout.ledger), Queue(settings.deploys_at_once)
-    services = Services(reactor, layout, settings, ledger, runtime, proxy, git, queue)
+
+    async def now(service: str) -> Serving | None:
+        return (await ledger.serving()).get(service)
+
+    attendance = Attendance(reactor, layout, settings, runtime, now)
+    services = Services(reactor, layout, settings, ledger, runtime, proxy, git, queue, attendance)
     return Ship(
         reactor=reactor,
         layout=layout,

@@ -10,7 +10,8 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -24,12 +25,14 @@ from twisted.logger import (
     textFileLogObserver,
 )
 
+from containers.log import tail
+from hooks.deploy import KNOWN
 from hooks.errors import ShipError
 from hooks.layout import Layout
 from hooks.settings import git_address
 from receiver.config import Config
 from receiver.daemon import serve
-from receiver.relay import KNOWN
+from receiver.headquarters.git import environment
 
 UP_SECONDS = 60.0
 DOWN_SECONDS = 60.0
@@ -125,29 +128,75 @@ def down(config: Config) -> bool:
 def status(config: Config) -> dict[str, Any] | None:
     """What the ship says of itself; `None` when none answers."""
     try:
-        with socket.socket(socket.AF_UNIX) as ship:
-            ship.settimeout(10)
-            ship.connect(str(config.layout.socket))
-            ship.sendall(b'{"hook": "status"}\n')
-            answer: dict[str, Any] = json.loads(ship.makefile("rb").readline())
-            return answer
-    except (OSError, ValueError):
+        return next(_answers(config, {"hook": "status"}, seconds=10.0))
+    except (OSError, ValueError, StopIteration):
         return None
 
 
-def shown(config: Config, status: Mapping[str, Any]) -> str:
-    """`status` for a person."""
-    lines = [f"the ship is up: {git_address(config.settings)}"]
-    for one in status["services"]:
-        left = "" if one["expires"] is None else f"  expires in {_span(one['expires'])}"
-        lines.append(
-            f"  {one['service']:<20} {one['commit'][:7]} by {one['owner']}  {one['url']}{left}"
-        )
-    if not status["services"]:
-        lines.append("  it serves nothing yet")
-    lines += [f"  {name:<20} is being deployed" for name in status["running"]]
-    lines += [f"  {name:<20} waits" for name in status["waiting"]]
-    return "\n".join(lines)
+def history(config: Config, service: str | None) -> list[dict[str, Any]]:
+    """The newest deploys, of one service or of all, newest first."""
+    question = {"hook": "history", "words": [service] if service else []}
+    for answer in _asked(config, question):
+        return list(answer["history"])
+    return []
+
+
+def command(config: Config, words: Sequence[str], say: Callable[[str], None]) -> None:
+    """Let the ship do what `words` say, and show its own; `ShipError` is its reason not to."""
+    for answer in _asked(config, {"hook": "command", "words": list(words)}):
+        if answer.get("verdict"):
+            raise ShipError(answer["verdict"])
+        if "say" in answer and not answer["say"].startswith(" !     "):
+            say(answer["say"])
+
+
+def _asked(config: Config, question: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    try:
+        yield from _answers(config, question, seconds=None)
+    except (FileNotFoundError, ConnectionRefusedError):
+        raise ShipError("no ship runs here: starphleet up") from None
+
+
+def _answers(
+    config: Config, question: Mapping[str, Any], seconds: float | None
+) -> Iterator[dict[str, Any]]:
+    with socket.socket(socket.AF_UNIX) as ship:
+        ship.settimeout(seconds)
+        ship.connect(str(config.layout.socket))
+        ship.sendall(json.dumps(question).encode() + b"\n")
+        for line in ship.makefile("rb"):
+            yield json.loads(line)
+
+
+def git(config: Config, words: Sequence[str]) -> int:
+    """git with the ship's own keys and the host keys it knows; its exit status."""
+    env = environment(config.layout, "", config.path, config.git_env)
+    return subprocess.run(["git", *words], env=env, check=False).returncode
+
+
+def logs(config: Config, service: str | None, lines: int, *, going_on: bool) -> None:
+    """Print the end of a service's log (the ship's own without one), and then what comes."""
+    path = config.layout.log if service is None else _log_of(config, service)
+    print("\n".join(tail(path, lines)), flush=True)
+    at = path.stat().st_size if path.exists() else 0
+    while going_on:
+        time.sleep(0.2)
+        size = path.stat().st_size if path.exists() else 0
+        if size == at:
+            continue
+        with path.open("rb") as log:
+            log.seek(at if size > at else 0)  # cut short: from its start
+            sys.stdout.write(log.read().decode("utf-8", "replace"))
+            sys.stdout.flush()
+            at = log.tell()
+
+
+def _log_of(config: Config, name: str) -> Path:
+    found = {one["service"]: one for one in (status(config) or {}).get("services", ())}
+    one = found.get(name) or found.get(f"/{name.strip('/')}")
+    if one is None:
+        raise ShipError(f"nothing serves as {name}")
+    return config.layout.service_log(one["container"])
 
 
 def welcome(config: Config) -> list[str]:
@@ -157,11 +206,6 @@ def welcome(config: Config) -> list[str]:
         f"http on port {config.settings.http_port}",
         f"everything it keeps is in {config.layout.root}, its log in {config.layout.log}",
     ]
-
-
-def _span(epoch: float) -> str:
-    left = max(0, int(epoch - time.time()))
-    return f"{left // 3600} h {left % 3600 // 60} min" if left >= 3600 else f"{left // 60} min"
 
 
 def _pid(layout: Layout) -> int | None:

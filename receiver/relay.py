@@ -6,6 +6,7 @@ A question is one line of JSON, an answer is lines of JSON; see `hooks/git/relay
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 from attrs import define
@@ -14,23 +15,23 @@ from twisted.internet.protocol import Factory
 from twisted.logger import Logger
 from twisted.protocols.basic import LineReceiver
 
-from buildpacks.packs import BuildError
-from containers.interface import ContainerError
-from hooks.errors import DeployFailed, ShipError
+from hooks.deploy import KNOWN
+from hooks.errors import DeployFailed
 from hooks.ledger import Serving
 from hooks.naming import repository_name
 from hooks.orders import orders_of_push
 from hooks.push import Push, read_push
 from hooks.say import Say, clean
-from hooks.settings import url
 from hooks.ship import Ship
 from hooks.tailing import follow
 from hooks.underway import Deploys
-from proxy.routes import ProxyError
 from receiver.backlog import Backlog
+from receiver.commands import Commands
+from receiver.headquarters.hosting import NAME as HEADQUARTERS
+from receiver.headquarters.hosting import Hosting, hear, verdict
+from receiver.headquarters.loop import Loop
+from receiver.headquarters.ordered import Ordered
 
-KNOWN = (ShipError, BuildError, ContainerError, ProxyError)
-"""Kinds of failure whose text is meant for the pusher."""
 LONGEST = 500  # characters of a reason
 FULL = 8 << 20  # free bytes of a disk that has no room for anything
 
@@ -41,6 +42,9 @@ class Relay(Factory):
 
     ship: Ship
     deploys: Deploys
+    loop: Loop
+    hosting: Hosting
+    commands: Commands
     noisy: bool = False
     log: Logger = Logger()
 
@@ -50,14 +54,11 @@ class Relay(Factory):
     async def answer(self, question: dict[str, Any], conversation: Conversation) -> dict[str, Any]:
         """The last line of the answer to one question."""
         if question["hook"] == "status":
-            return await self._status()
+            return await self.commands.status()
+        if question["hook"] == "history":
+            return await self.commands.history(question["words"])
         try:
-            push = self._push(question)
-            if question["hook"] == "pre-receive":
-                self.ship.layout.require_room(self.ship.settings.free_disk)
-                moved = False
-            else:
-                moved = await self._deploy(push, conversation)
+            moved = await self._do(question, conversation)
         except KNOWN as error:
             reason = clean(f"{error}{self._full()}")[:LONGEST]
             conversation.explain(error, reason)
@@ -65,9 +66,59 @@ class Relay(Factory):
         except CancelledError:
             raise
         except Exception:
-            self.log.failure("a push of {owner} failed", owner=question["owner"])
+            self.log.failure("{hook} failed", hook=question["hook"])
             return {"verdict": "the ship made an error of its own; its log says which"}
         return {"verdict": "", "moved": moved}
+
+    async def _do(self, question: dict[str, Any], conversation: Conversation) -> bool:
+        """Whether the branches of a push were moved; if not, git is to do it."""
+        hook = question["hook"]
+        if hook == "command":
+            await self.commands.do(question["words"], conversation.say)
+            return True
+        if hook == "hq-wait":
+            await self._wait(question["options"][0], conversation)
+            return True
+        if hook == "pre-receive":
+            self.ship.layout.require_room(self.ship.settings.free_disk)
+        if question["repository"] == HEADQUARTERS:
+            return await self._headquarters(question, conversation)
+        push = self._push(question)
+        return hook == "proc-receive" and await self._deploy(push, conversation)
+
+    async def _headquarters(self, question: dict[str, Any], conversation: Conversation) -> bool:
+        updates = [(old, new, ref) for old, new, ref in question["updates"]]
+        say = Say(conversation.say)
+        if question["hook"] == "pre-receive":
+            await self.hosting.examine(updates, question["quarantine"], say)
+            return False
+        changed = await self.hosting.accept(updates, say)
+        await self._settled(changed, conversation)
+        verdict(self.loop.commit, changed)
+        return True
+
+    async def _wait(self, commit: str, conversation: Conversation) -> None:
+        """Until the headquarters at `commit` (or a later one) is live; `DeployFailed` why not."""
+        arrival: Deferred[None] = Deferred.fromCoroutine(self.loop.reach(commit))
+        await conversation.unless_left(arrival)
+        everything = list(self.loop.ordered.values())
+        await self._settled([one for one in everything if one in self.loop.unsettled], conversation)
+        refused = self.loop.headquarters.refused if self.loop.headquarters else {}
+        for reason in refused.values():
+            raise DeployFailed(f"{reason}; what serves there goes on", tuple(refused.values()))
+        verdict(self.loop.commit, everything)
+
+    async def _settled(self, services: Sequence[Ordered], conversation: Conversation) -> None:
+        """Stream what `services` say until each is settled."""
+        hearing = [(one, hear(one, conversation.say, alone=len(services) == 1)) for one in services]
+        for one, listen in hearing:
+            one.follow(listen)
+        try:
+            for one, _ in hearing:
+                await conversation.unless_left(one.settled())
+        finally:
+            for one, listen in hearing:
+                one.leave(listen)
 
     def _full(self) -> str:
         """What is behind many an odd error."""
@@ -83,7 +134,8 @@ class Relay(Factory):
         say = Say(conversation.say)
         say.header(f"{push.service}: {push.new[:7]} of {push.branch}, pushed by {push.owner}")
         repository = self.ship.repository(push.repository)
-        orders = await orders_of_push(push, repository, self.ship.settings.test_ttl)
+        ttl = self.ship.settings.test_ttl
+        orders = await orders_of_push(push, repository, ttl, self.loop.for_tests)
         arrival = self.deploys.join(orders, conversation.say)
         try:
             serving = await conversation.unless_left(arrival)
@@ -114,25 +166,6 @@ class Relay(Factory):
     async def _serves(self, serving: Serving) -> bool:
         now = await self.ship.serving(serving.service)
         return now is not None and now.release == serving.release
-
-    async def _status(self) -> dict[str, Any]:
-        serving = (await self.ship.ledger.serving()).values()
-        queue = self.ship.queue
-        return {
-            "services": [
-                {
-                    "service": one.service,
-                    "commit": one.release.commit,
-                    "owner": one.owner,
-                    "url": url(self.ship.settings, one.service),
-                    "since": one.since,
-                    "expires": one.expires,
-                }
-                for one in serving
-            ],
-            "running": sorted(queue.running),
-            "waiting": list(queue.waiting),
-        }
 
 
 class Left(Exception):

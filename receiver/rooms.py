@@ -12,8 +12,10 @@ from hooks.errors import Refused, ShipError
 from hooks.layout import Layout
 from hooks.naming import repository_name
 from hooks.repository import Repository, serving_environment
+from receiver.headquarters.hosting import NAME as HEADQUARTERS
 from receiver.ssh.interface import Command, Login, Room, Words
 
+_WAIT = re.compile(r"hq wait ([0-9a-f]{4,64})")
 _SERVICE = re.compile(r"git[ -](receive-pack|upload-pack) '/?([^']{0,300}?)(?:\.git)?'")
 
 
@@ -42,26 +44,35 @@ class GitRoom:
             return Words(f"starphleet: {error}\n", 1)
 
     def _git(self, login: Login, command: str, git_protocol: str | None) -> Command:
+        if waited := _WAIT.fullmatch(command):
+            argv = (str(self.hooks / "hq-wait"), waited[1])
+            return Command(argv, self._environment(login, HEADQUARTERS), self.layout.root)
         match = _SERVICE.fullmatch(command)
         if match is None:
             raise Refused(
-                f"{ascii(command)[:60]} is not for this account; it takes git push and git fetch"
+                f"{ascii(command)[:60]} is not for this account; it takes git push, git fetch "
+                "and hq wait COMMIT"
             )
-        service, name = match[1], repository_name(match[2])
+        service = match[1]
+        name = HEADQUARTERS if match[2] == HEADQUARTERS else repository_name(match[2])
         path = self.repository(name).path
         if service == "receive-pack":
             self.layout.require_room(self.free_disk)
             self.repository(name).ensure()
         elif not path.is_dir():
             raise Refused(f"there is no '{name}' on this ship; push it first: git push ship master")
-        env = serving_environment(self.hooks, self.max_pack) | {
+        env = serving_environment(self.hooks, self.max_pack) | self._environment(login, name)
+        if git_protocol is not None:
+            env["GIT_PROTOCOL"] = git_protocol
+        return Command(("git", service, str(path)), env, self.layout.root)
+
+    def _environment(self, login: Login, name: str) -> dict[str, str]:
+        """By which the hooks find the ship, and say who asks about what."""
+        return {
             "STARPHLEET_OWNER": login.key.owner,
             "STARPHLEET_REPOSITORY": name,
             "STARPHLEET_SOCKET": str(self.layout.socket),
         }
-        if git_protocol is not None:
-            env["GIT_PROTOCOL"] = git_protocol
-        return Command(("git", service, str(path)), env, self.layout.root)
 
     def _greeting(self, login: Login) -> str:
         return (

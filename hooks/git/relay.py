@@ -1,4 +1,4 @@
-"""Git's pre-receive and proc-receive hooks: they ask the ship, and show what it says.
+"""Git's pre-receive and proc-receive hooks, and `hq wait`: they ask the ship, and show its words.
 
 Standard library alone and no imports but these: it starts twice in every push. The ship sends
 lines of JSON: {"say": TEXT} to be shown, and at the end {"verdict": REASON}, or {"verdict": "",
@@ -12,11 +12,17 @@ import sys
 
 Updates = list[list[str]]
 Answer = dict[str, object]
+QUARANTINE = ("GIT_OBJECT_DIRECTORY", "GIT_ALTERNATE_OBJECT_DIRECTORIES")
 STOPPED = "the ship stopped; what served before serves again when it is back: push again"
 
 
 def main() -> int:
     hook = os.path.basename(sys.argv[0])
+    if hook == "hq-wait":
+        verdict = ask(hook, [], sys.argv[1:])["verdict"]
+        if verdict:
+            show(f" !     {verdict}")
+        return 1 if verdict else 0
     if hook == "pre-receive":
         count = int(os.environ.get("GIT_PUSH_OPTION_COUNT", "0"))
         options = [os.environ[f"GIT_PUSH_OPTION_{i}"] for i in range(count)]
@@ -43,6 +49,7 @@ def ask(hook: str, updates: Updates, options: list[str]) -> Answer:
         "owner": os.environ["STARPHLEET_OWNER"],
         "updates": updates,
         "options": options,
+        "quarantine": {name: os.environ[name] for name in QUARANTINE if name in os.environ},
     }
     try:
         ship = socket.socket(socket.AF_UNIX)

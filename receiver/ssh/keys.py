@@ -27,7 +27,7 @@ from receiver.ssh.interface import Key
 SMALLEST_RSA = 2048  # bits
 LARGEST_FILE = 1024 * 1024  # bytes of one file of keys
 
-_OWNER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,63}")
+OWNER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,63}")
 _log = Logger()
 
 
@@ -75,14 +75,14 @@ def _parsed(line: str) -> bytes | RefusedKeyError:
 
 
 class KeyDirectory:
-    """Public keys in a directory: one or more a file, the file's name (less `.pub`) the owner.
+    """Public keys in directories: one or more a file, the file's name (less `.pub`) the owner.
 
     Read afresh at every look, so that a key added or removed counts at once. What is refused is
-    logged, once for each line.
+    logged, once for each line. Only the first directory is missed when it is not there.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, path: Path, *more: Path) -> None:
+        self._paths = (path, *more)
         self._told: set[str] = set()
 
     def find(self, blob: bytes) -> Key | None:
@@ -91,24 +91,30 @@ class KeyDirectory:
         owners = {key.owner for key in self.all() if key.fingerprint == wanted}
         if len(owners) > 1:
             names = ", ".join(sorted(owners))
-            self._tell(f"{self._path}: {wanted} stands under {names}; refused")
+            self._tell(f"{self._paths[0]}: {wanted} stands under {names}; refused")
             return None
         return Key(owners.pop(), wanted) if owners else None
 
     def all(self) -> Iterator[Key]:
-        """Every key that may log in, by owner."""
+        """Every key that may log in, directory by directory, by owner."""
+        for path in self._paths:
+            yield from self._in(path)
+
+    def _in(self, path: Path) -> Iterator[Key]:
         try:
-            files = sorted(self._path.iterdir())
+            # A link is followed once: it may be replaced while its directory is read.
+            files = sorted(path.resolve().iterdir())
         except OSError as error:
-            self._tell(f"{self._path}: {error.strerror}")
+            if path == self._paths[0] or not isinstance(error, FileNotFoundError):
+                self._tell(f"{path}: {error.strerror}")
             return
         for file in files:
             if file.name.startswith("."):
                 continue
-            if _OWNER.fullmatch(file.name.removesuffix(".pub")):
+            if OWNER.fullmatch(file.name.removesuffix(".pub")):
                 yield from self.read(file)
             else:
-                self._tell(f"{self._path}: {file.name!r} is no name for an owner of keys; skipped")
+                self._tell(f"{path}: {file.name!r} is no name for an owner of keys; skipped")
 
     def read(self, file: Path) -> list[Key]:
         """The keys in one file that may log in."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import struct
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -123,7 +123,7 @@ def ssh_factory(
     reactor: Reactor,
     *,
     host_key: Path,
-    keys: Path,
+    keys: Sequence[Path],
     rooms: Mapping[str, Room],
     login_timeout: float = 60,
     per_address: int = 100,
@@ -132,14 +132,14 @@ def ssh_factory(
 ) -> ShipSSHFactory:
     """The SSH server, ready for `listenTCP`.
 
-    `host_key` is a file, made when missing; `keys` the directory of users' keys; `rooms` what each
-    account leads to. Seconds for `login_timeout` (from connect to login) and `keepalive`.
+    `host_key` is a file, made when missing; `keys` the directories of users' keys; `rooms` what
+    each account leads to. Seconds for `login_timeout` (from connect to login) and `keepalive`.
     Raises `ValueError` for a host key that cannot be used.
     """
     return ShipSSHFactory(
         reactor,
         host_key=read_host_key(host_key),
-        keys=KeyDirectory(keys),
+        keys=KeyDirectory(*keys),
         rooms=rooms,
         login_timeout=login_timeout,
         per_address=per_address,

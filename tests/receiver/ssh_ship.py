@@ -168,7 +168,7 @@ def serve(root: Path, settings: dict[str, Any]) -> None:
     factory = ssh_factory(
         reactor,
         host_key=root / "host_key",
-        keys=root / "authorized_keys",
+        keys=(root / "authorized_keys", root / "admirals"),
         rooms={"git": git, "admiral": admiral},
         **settings,
     )

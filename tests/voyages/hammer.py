@@ -1,4 +1,5 @@
-"""Clients that keep their connections busy: `hammer.py PORT HOST CONNECTIONS`, until stdin closes.
+"""Clients that keep their connections busy: `hammer.py PORT HOST CONNECTIONS [PREFIX]`, until
+stdin closes. PREFIX stands before every path.
 
 Every tenth request is a POST, every hundredth takes the app a while. Prints `hammering` when all
 are connected, and at the end one JSON object: `count`, `last` ({answer: when the last request that
@@ -18,8 +19,9 @@ WHILE = 0.5  # seconds
 
 
 class Hammer:
-    def __init__(self, port: int, host: str) -> None:
+    def __init__(self, port: int, host: str, prefix: str = "") -> None:
         self.port = port
+        self.prefix = prefix
         self.host = host
         self.count = 0
         self.last: dict[str, float] = {}
@@ -48,7 +50,7 @@ class Hammer:
         """One request; the version in its answer."""
         self.count += 1
         method, body = ("POST", "ahoy") if self.count % 10 == 0 else ("GET", "")
-        path = f"/after/{WHILE}" if self.count % 100 == 1 else "/"
+        path = self.prefix + (f"/after/{WHILE}" if self.count % 100 == 1 else "/")
         head = f"{method} {path} HTTP/1.1\r\nHost: {self.host}\r\nContent-Length: {len(body)}"
         writer.write(f"{head}\r\n\r\n{body}".encode())
         status, *lines = (await reader.readuntil(b"\r\n\r\n")).decode().lower().splitlines()[:-1]
@@ -74,4 +76,5 @@ class Hammer:
 
 
 if __name__ == "__main__":
-    asyncio.run(Hammer(int(sys.argv[1]), sys.argv[2]).run(int(sys.argv[3])))
+    port, host, connections, *prefix = sys.argv[1:]
+    asyncio.run(Hammer(int(port), host, *prefix).run(int(connections)))

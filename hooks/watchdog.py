@@ -1,0 +1,56 @@
+"""The watchdog: a service that serves and no longer answers well is started again."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+from twisted.internet.defer import CancelledError
+from twisted.internet.task import deferLater
+from twisted.logger import Logger
+
+from hooks.errors import Refused
+from hooks.standing import Watch
+
+_log = Logger()
+
+
+def watch_of(environment: Mapping[str, str], path: str | None) -> Watch | None:
+    """What HEALTHCHECK_PULSE (10 s) and HEALTHCHECK_RETRY_COUNT (3) say of the check of `path`.
+
+    `None` without a path: nobody said what is healthy. `Refused` names the one that is wrong.
+    """
+    if path is None:
+        return None
+    pulse = _count(environment, "HEALTHCHECK_PULSE", 10, 1, 86400)
+    return Watch(path, float(pulse), _count(environment, "HEALTHCHECK_RETRY_COUNT", 3, 0, 1000))
+
+
+def _count(environment: Mapping[str, str], name: str, default: int, least: int, most: int) -> int:
+    text = environment.get(name) or str(default)
+    if not text.isascii() or not text.isdigit() or not least <= int(text) <= most:
+        raise Refused(f"{name}: {ascii(text)[:20]} is not a number, {least} to {most}")
+    return int(text)
+
+
+async def watch_over(
+    reactor: Any,
+    watch: Watch,
+    healthy: Callable[[], Awaitable[bool]],
+    restart: Callable[[str], Awaitable[None]],
+) -> None:
+    """Ask `healthy` at each pulse, until cancelled; `restart(why)` after too many refusals in a
+    row. Once it returns the count begins anew.
+    """
+    failures = 0
+    while True:
+        await deferLater(reactor, watch.pulse)
+        failures = 0 if await healthy() else failures + 1
+        if failures > watch.retries:
+            failures = 0
+            try:
+                await restart(f"GET {watch.path} failed {watch.retries + 1} times in a row")
+            except CancelledError:
+                raise
+            except Exception:
+                _log.failure("a service that is not healthy could not be started again")

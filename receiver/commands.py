@@ -1,0 +1,208 @@
+"""What the `starphleet` commands ask of a ship that is up."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+from attrs import asdict, define
+
+from containers.log import tail
+from containers.watching import in_thread
+from hooks.errors import Refused
+from hooks.ledger import Serving
+from hooks.say import Listen
+from hooks.settings import url
+from hooks.ship import Ship
+from receiver.headquarters import ordered as phases
+from receiver.headquarters.loop import Loop
+from receiver.headquarters.ordered import Ordered
+from receiver.headquarters.source import source_of_operator
+
+TOLD = 1000  # entries of the history that are told at most
+
+
+@define(eq=False)
+class Commands:
+    """`point_to` makes a source the headquarters, once it was seen to be readable."""
+
+    ship: Ship
+    loop: Loop
+    point_to: Callable[[str], Awaitable[None]]
+
+    async def do(self, words: Sequence[str], say: Listen) -> None:
+        """One command: its name, then what it is about. `Refused` for one that is not known."""
+        known: dict[str, Callable[..., Awaitable[None]]] = {
+            "headquarters": self._headquarters,
+            "redeploy": self._redeploy,
+            "retry-deploy": self._retry,
+            "orphan-reaper": self._reap,
+            "stop": self._stop,
+            "start": self._start,
+            "restart": self._restart,
+            "poll": self._poll,
+        }
+        if not words or words[0] not in known:
+            raise Refused(f"{ascii(' '.join(words))[:60]} is no command of a ship")
+        await known[words[0]](say, *words[1:])
+
+    async def history(self, words: Sequence[str]) -> dict[str, Any]:
+        """The newest deploys, newest first, of one service or all."""
+        name = words[0] if words else None
+        if name is not None and name not in await self.ship.ledger.serving():
+            ordered = f"/{name.strip('/')}"
+            found = await self.ship.ledger.history(name, 1)
+            name = name if found else ordered
+        entries = await self.ship.ledger.history(name, TOLD)
+        return {"history": [asdict(entry) for entry in entries]}
+
+    async def status(self) -> dict[str, Any]:
+        """Everything that `starphleet status` shows, as JSON takes it."""
+        serving = await self.ship.ledger.serving()
+        queue = self.ship.queue
+        return {
+            "ship": self.ship.settings.ship_name,
+            "headquarters": self._followed(),
+            "services": [self._served(one) for one in serving.values()],
+            "ordered": [self._ordered(one) for one in self.loop.ordered.values()],
+            "running": sorted(queue.running),
+            "waiting": list(queue.waiting),
+        }
+
+    def _followed(self) -> dict[str, Any] | None:
+        location, headquarters = self.loop.location, self.loop.headquarters
+        if location is None:
+            return None
+        return {
+            "url": str(location),
+            "commit": headquarters.commit if headquarters else None,
+            "trouble": self.loop.trouble,
+            "refused": dict(headquarters.refused) if headquarters else {},
+            "warnings": list(headquarters.warnings) if headquarters else [],
+            "out of reach": dict(self.loop.following.troubles),
+        }
+
+    def _served(self, one: Serving) -> dict[str, Any]:
+        return {
+            "service": one.service,
+            "commit": one.release.commit,
+            "container": one.container,
+            "owner": one.owner,
+            "url": url(self.ship.settings, one.service, one.place),
+            "address": f"{one.host}:{one.port}",
+            "since": one.since,
+            "expires": one.expires,
+            "ordered": one.place is not None,
+            "orphaned": one.orphaned,
+            "stopped": one.stopped,
+            "jobs": [asdict(job) for job in one.jobs],
+        }
+
+    def _ordered(self, one: Ordered) -> dict[str, Any]:
+        standing = one.standing
+        return {
+            "service": standing.service,
+            "source": str(standing.source) if standing.source else None,
+            "commit": one.commit,
+            "phase": one.phase,
+            "reason": one.reason,
+            "log": tail(self.ship.layout.deploy_log(standing.service), 5) if one.reason else [],
+        }
+
+    async def _headquarters(self, say: Listen, *words: str) -> None:
+        if not words:
+            location = self.loop.location
+            say(f"Headquarters is {location}" if location else "This ship has no headquarters.")
+            return
+        source = source_of_operator(words[0], "the headquarters")
+        await self.point_to(str(source))
+        say(f"Headquarters set to {source}")
+
+    async def _redeploy(self, say: Listen, *words: str) -> None:
+        """Nothing is kept of the service: container, cache, what serves. Then it is built anew."""
+        one = self._one(words)
+        serving = await self.ship.serving(one.standing.service)
+        await self.ship.ledger.want_again(one.standing.service)
+        if serving is not None:
+            await self.ship.services.take_down(serving)
+        cache = self.ship.layout.cache(one.standing.service)
+        await in_thread(self.ship.reactor, shutil.rmtree, cache, True)
+        await self._bring(one, say)
+
+    async def _retry(self, say: Listen, *words: str) -> None:
+        one = self._one(words)
+        await self.ship.ledger.want_again(one.standing.service)
+        await self._bring(one, say)
+
+    async def _reap(self, say: Listen, *words: str) -> None:
+        orphans = [one for one in (await self.ship.ledger.serving()).values() if one.orphaned]
+        for orphan in orphans:
+            await self.ship.services.take_down(orphan)
+            say(f"{orphan.service}: {orphan.container} is gone")
+        if not orphans:
+            say("There are no orphans.")
+
+    async def _stop(self, say: Listen, *words: str) -> None:
+        serving = await self._serving(words)
+        await self.ship.services.put_to_rest(serving)
+        say(f"{serving.service} is stopped; starphleet-start {serving.service} starts it")
+
+    async def _start(self, say: Listen, *words: str) -> None:
+        serving = await self._serving(words)
+        await self.ship.services.rouse(serving)
+        say(f"{serving.service} runs")
+        self._consider(serving)
+
+    async def _restart(self, say: Listen, *words: str) -> None:
+        serving = await self._serving(words)
+        await self.ship.services.restart(serving)
+        say(f"{serving.service} was started again")
+
+    async def _poll(self, say: Listen, *words: str) -> None:
+        await self.loop.following.hurry()
+        say("Asked everything that is followed.")
+
+    async def _bring(self, one: Ordered, say: Listen) -> None:
+        one.follow(say)
+        try:
+            self.loop.bringing.bring(one)
+            await one.settled()
+        finally:
+            one.leave(say)
+        if one.phase != phases.LIVE:
+            raise Refused(f"{one.standing.service}: {one.reason}")
+
+    def _consider(self, serving: Serving) -> None:
+        """What was stopped may have missed something."""
+        one = self.loop.ordered.get(serving.service.lstrip("/"))
+        if one is not None and (one.commit or one.standing.source is None):
+            self.loop.bringing.bring(one)
+
+    def _one(self, words: Sequence[str]) -> Ordered:
+        name = _named(words)
+        one = self.loop.ordered.get(name.strip("/"))
+        if one is None:
+            raise Refused(f"no orders for {name}{_known(self.loop.ordered)}")
+        if not one.commit and one.standing.source is not None:
+            raise Refused(f"{name}: {one.reason or 'its source was not read yet'}")
+        return one
+
+    async def _serving(self, words: Sequence[str]) -> Serving:
+        """The service of that name; an ordered one may be named without its slash."""
+        name, serving = _named(words), await self.ship.ledger.serving()
+        found = serving.get(name) or serving.get(f"/{name.strip('/')}")
+        if found is None:
+            raise Refused(f"nothing serves as {name}{_known(serving)}")
+        return found
+
+
+def _named(words: Sequence[str]) -> str:
+    if len(words) != 1:
+        raise Refused("name one service")
+    return words[0]
+
+
+def _known(names: Sequence[str] | dict[str, Any]) -> str:
+    shown = ", ".join(sorted(f"/{name.lstrip('/')}" for name in names)[:12])
+    return f"; there are {shown}" if shown else ""

@@ -1,0 +1,149 @@
+"""Bringing one ordered service to what its orders and its source say."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from attrs import define, field
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.logger import Logger
+
+from hooks.deploy import KNOWN, outcome
+from hooks.errors import Superseded
+from hooks.ledger import Serving
+from hooks.orders import NO_COMMIT, Orders, orders_of_standing
+from hooks.say import Listen, clean
+from hooks.ship import Ship
+from hooks.underway import Deploys
+from receiver.headquarters import ordered as phases
+from receiver.headquarters.ordered import Ordered
+from receiver.headquarters.sources import Sources
+
+FIRST_PAUSE, LONGEST_PAUSE = 5.0, 300.0  # seconds before what was out of reach is tried again
+LONGEST_REASON = 500  # characters
+
+
+@define(eq=False)
+class Bringing:
+    """`bring` for each service that is to change. Those under way are cancelled by `stop`."""
+
+    ship: Ship
+    deploys: Deploys
+    sources: Sources
+    _going: set[Deferred[None]] = field(factory=set)
+    _later: dict[int, Any] = field(factory=dict)
+    _log: Logger = Logger()
+
+    def bring(self, one: Ordered) -> None:
+        """Begin to make `one` serve what it should; it settles in the end, whatever comes."""
+        self._forget_later(one)
+        going: Deferred[None] = Deferred.fromCoroutine(self._bring(one, one.begin()))
+        self._going.add(going)
+        going.addErrback(self._unforeseen, one)
+        going.addBoth(lambda _: self._going.discard(going))
+
+    def stop(self) -> None:
+        for later in self._later.values():
+            later.cancel()
+        self._later.clear()
+        for going in list(self._going):
+            going.cancel()
+
+    async def _bring(self, one: Ordered, turn: int) -> None:
+        try:
+            phase, reason = await self._towards(one, turn)
+        except Superseded:
+            return
+        except CancelledError:
+            raise
+        except Exception as error:
+            if turn != one.turn:
+                return
+            phase = phases.FAILED if outcome(error) == "failed" else phases.UNREACHABLE
+            reason = clean(str(error))[:LONGEST_REASON]
+            if not reason or not isinstance(error, KNOWN):
+                self._log.failure("{service} was not deployed", service=one.standing.service)
+        if turn == one.turn:
+            self._settle(one, phase, reason)
+
+    def _settle(self, one: Ordered, phase: str, reason: str) -> None:
+        one.settle(phase, reason)
+        one.tries = one.tries + 1 if phase == phases.UNREACHABLE else 0
+        if phase in (phases.FAILED, phases.UNREACHABLE):
+            self._log.error("{service}: {reason}", service=one.standing.service, reason=reason)
+        if phase == phases.UNREACHABLE:
+            pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2.0 ** (one.tries - 1))
+            self._later[id(one)] = self.ship.reactor.callLater(pause, self.bring, one)
+
+    async def _towards(self, one: Ordered, turn: int) -> tuple[str, str]:
+        """The phase this ends in, and why if it is no good one."""
+        service = one.standing.service
+        serving = await self.ship.serving(service)
+        if serving is not None and serving.stopped:
+            return phases.STOPPED, "somebody stopped it: starphleet start"
+        orders = await self._orders(one, serving)
+        if turn != one.turn:
+            raise Superseded("something newer is wanted")
+        if serving is not None and serving.release == orders.release and not serving.orphaned:
+            return phases.LIVE, ""
+        (last,) = await self.ship.ledger.history(service, 1) or (None,)
+        if last is not None and last.release == str(orders.release) and last.outcome == "failed":
+            return phases.FAILED, last.reason
+        one.phase = phases.DEPLOYING
+        with _told(one, self.ship.layout.deploy_log(service)) as listen:
+            try:
+                await self.deploys.join(orders, listen)
+            finally:
+                self.deploys.leave(orders, listen)
+        return phases.LIVE, ""
+
+    async def _orders(self, one: Ordered, serving: Serving | None) -> Orders:
+        standing = one.standing
+        again = await self.ship.ledger.again(standing.service)
+        if standing.source is None:
+            return await orders_of_standing(
+                standing, None, NO_COMMIT, owner="headquarters", again=again, why=_why(one, serving)
+            )
+        repository = await self.sources.fetch(standing.source, one.commit)
+        owner, _ = await self.sources.author(repository, one.commit)
+        return await orders_of_standing(
+            standing, repository, one.commit, owner=owner, again=again, why=_why(one, serving)
+        )
+
+    def _unforeseen(self, failure: Any, one: Ordered) -> None:
+        if failure.check(CancelledError) is None:
+            self._log.failure("{service}", failure, service=one.standing.service)
+            one.settle(phases.FAILED, "the ship made an error of its own; its log says which")
+
+    def _forget_later(self, one: Ordered) -> None:
+        later = self._later.pop(id(one), None)
+        if later is not None and later.active():
+            later.cancel()
+
+
+@contextmanager
+def _told(one: Ordered, log: Path) -> Iterator[Listen]:
+    """Who listens to a deploy of `one`: whoever follows it, and the file `log`, begun anew."""
+    with log.open("w") as file:
+
+        def listen(line: str) -> None:
+            with suppress(OSError):  # a full disk is to be told, not to end the telling
+                file.write(f"{line}\n")
+                file.flush()
+            one.say(line)
+
+        yield listen
+
+
+def _why(one: Ordered, serving: Serving | None) -> str:
+    """What made this deploy necessary, for the history."""
+    if serving is None:
+        return "ordered"
+    if serving.standing != one.standing.identity:
+        return "orders or environment changed"
+    if serving.release.commit != one.commit:
+        return "new commit"
+    return "wanted again"

@@ -1,0 +1,317 @@
+"""From the commands that a file of the headquarters gave to what they mean; nothing is repaired."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+
+from attrs import define, field, frozen
+from cronsim import CronSim, CronSimError
+from hooks.cron import KINDS
+
+from hooks.errors import Refused
+from hooks.standing import UNPUBLISHED, File, Front, Job, Place, Source, StandingOrders
+from proxy.routes import HOST, PATH
+from receiver.headquarters.evaluate import Call, Evaluated
+from receiver.headquarters.source import source_of_orders
+
+LONGEST_PATH = 100  # characters of an order's path
+OWN = ("orders", "remote", "on_containerize", "after_containerize")
+_GUARDED_PORTS = (22, 80, 443)
+_PORT = re.compile(r"[1-9][0-9]{0,4}")
+_GROUP = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
+_HEADER = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,100}")
+_VALUE = re.compile(r"[\x20-\x7e]{0,1000}")
+_TARGET = re.compile(r"https?://[A-Za-z0-9.:\[\]-]{1,260}(/[\x21\x23-\x3a\x3c-\x7a\x7e]{0,1000})?")
+_THE_PROXYS = re.compile(
+    r"(?i:host|connection|upgrade|content-length|transfer-encoding|te|trailer|keep-alive"
+    r"|proxy-.*|x-identity|x-forwarded-.*|x-real-ip|x-starphleet-.*|jwt-.*)"
+)
+_JOB = re.compile(r"^#@ +(.*?)\s*$")
+
+
+def check_path(path: str) -> None:
+    """`Refused` when the directory `path` ("" the root) cannot be the path of a service."""
+    segments = path.split("/") if path else []
+    where = f"{path}/orders"
+    if path and not PATH.fullmatch(f"/{path}/"):
+        raise Refused(f"{where}: a path of a URL has letters, digits and ._~- between slashes")
+    if len(path) > LONGEST_PATH:
+        raise Refused(f"{where}: the path is longer than {LONGEST_PATH} characters")
+    if any(segment.startswith((".", "-")) for segment in segments):
+        raise Refused(f"{where}: a directory whose name begins with '.' or '-' is not served")
+    if segments and (segments[0] == "starphleet" or segments[0].startswith("~")):
+        raise Refused(f"{where}: /{segments[0]}/ is the ship's own")
+
+
+def standing(
+    path: str,
+    evaluated: Evaluated,
+    files: Mapping[str, File],
+    content: str,
+    *,
+    headquarters: Source | None,
+) -> StandingOrders:
+    """The standing orders of the directory `path`; `Refused` begins with the file and line.
+
+    `files` are the directory's own by their names from there, `content` is a digest of them.
+    `headquarters` is where the operator said it is: its own address may be followed as well.
+    """
+    where = f"{path}/orders" if path else "orders"
+    said = _Said(where, headquarters)
+    for call in evaluated.calls:
+        said.take(call)
+    if said.source is None and not said.unpublished:
+        raise Refused(_nothing(where, said))
+    protection = unprotected(where, evaluated.environment, files)
+    jobs, warnings = jobs_of(path, files)
+    return StandingOrders(
+        path=path,
+        source=said.source,
+        environment=evaluated.environment,
+        content=content,
+        files=files,
+        place=UNPUBLISHED if said.unpublished else Place(_below(path), tuple(said.hosts)),
+        stop_first=said.stop_first,
+        jobs=jobs,
+        front=said.front(),
+        warnings=(*([] if said.unpublished else protection), *warnings),
+    )
+
+
+def remote_source(path: str, evaluated: Evaluated, *, headquarters: Source | None) -> Source:
+    """What a `remote` file follows: the last `autodeploy` counts, no other command is allowed."""
+    where = f"{path}/remote" if path else "remote"
+    said = _Said(where, headquarters)
+    for call in evaluated.calls:
+        if call.name != "autodeploy":
+            raise Refused(
+                f"{where}:{call.line}: {call.name} is for orders; a remote has autodeploy"
+            )
+        said.take(call)
+    if said.source is None:
+        raise Refused(f"{where}: nothing to fetch: autodeploy URL")
+    return said.source
+
+
+def unprotected(where: str, environment: Mapping[str, str], files: Mapping[str, File]) -> list[str]:
+    """`Refused` when somebody wants a service protected, which this ship's proxy cannot do yet;
+    else a warning for each that is public without anybody having said so.
+    """
+    mode = environment.get("SECURITY_MODE", "")
+    asking = [f"SECURITY_MODE={mode}"] if mode not in ("", "public") else []
+    if not mode:
+        asking += ["HTPASSWD"] if environment.get("HTPASSWD") else []
+        asking += [name for name in files if name == ".htpasswd" or name.endswith(".acl")]
+    if asking:
+        raise Refused(
+            f"{where}: {asking[0]} asks for protection, which this ship cannot give yet; "
+            "so it does not serve it"
+        )
+    return [] if mode else [f"{where}: public: no SECURITY_MODE and no .htpasswd"]
+
+
+def jobs_of(path: str, files: Mapping[str, File]) -> tuple[tuple[Job, ...], list[str]]:
+    """The jobs among the direct files of an order, and what to warn of. `Refused` for a schedule
+    that is none."""
+    jobs, warnings = [], []
+    for name, file in sorted(files.items()):
+        if "/" in name or name in OWN or name.startswith("."):
+            continue
+        found = _schedule(file.data)
+        if found is None:
+            continue
+        line, schedule = found
+        where = f"{path}/{name}:{line}" if path else f"{name}:{line}"
+        if not _is_schedule(schedule):
+            raise Refused(f"{where}: {ascii(schedule)[:60]} is not a cron expression")
+        if file.executable:
+            jobs.append(Job(name, schedule))
+        else:
+            warnings.append(f"{where}: not executable, so it does not run: chmod +x")
+    return tuple(jobs), warnings
+
+
+def _schedule(data: bytes) -> tuple[int, str] | None:
+    """Line and text of the last `#@` line."""
+    try:
+        lines = data.decode("utf-8").split("\n")
+    except UnicodeDecodeError:
+        return None
+    found = [
+        (number, match[1]) for number, line in enumerate(lines, 1) if (match := _JOB.match(line))
+    ]
+    return found[-1] if found else None
+
+
+def _is_schedule(text: str) -> bool:
+    if text.startswith("@"):
+        return text == "@reboot" or text in KINDS
+    if len(text.split()) != 5:
+        return False
+    try:
+        CronSim(text, datetime(2000, 1, 1))
+    except CronSimError:
+        return False
+    return True
+
+
+def _below(path: str) -> str:
+    return f"/{path}/" if path else "/"
+
+
+def _nothing(where: str, said: _Said) -> str:
+    if said.redirect_to_service is not None or said.aliases:
+        command = "publish" if said.aliases else "redirect_to_service"
+        return f"{where}: {command} without autodeploy is not served by this ship yet"
+    return f"{where}: nothing to deploy: autodeploy URL, or unpublished for jobs alone"
+
+
+@frozen
+class _Usage:
+    """What words a command takes, for people and as numbers."""
+
+    text: str
+    least: int
+    most: int | None
+
+    def fits(self, words: Sequence[str]) -> bool:
+        return self.least <= len(words) and (self.most is None or len(words) <= self.most)
+
+
+USAGES = {
+    "autodeploy": _Usage("URL[#REF]", 1, 1),
+    "expose": _Usage("PORT", 1, 1),
+    "unpublished": _Usage("(no words)", 0, 0),
+    "stop_before_autodeploy": _Usage("(no words)", 0, 0),
+    "beta": _Usage("GROUP PATH", 2, 2),
+    "publish": _Usage("PATH", 1, 1),
+    "redirect": _Usage("HOST URL", 2, 2),
+    "redirect_to": _Usage("HOST URL", 2, 2),
+    "redirect_to_service": _Usage("PATH|URL", 1, 1),
+    "proxy_for": _Usage("HOST…", 1, None),
+    "server_names": _Usage("default HOST…", 2, None),
+    "add_header": _Usage("NAME VALUE…", 2, None),
+    "add_response_header": _Usage("NAME VALUE…", 2, None),
+    "enable_cache_endpoint": _Usage("(no words)", 0, 0),
+    "log_to_stderr": _Usage("(no words)", 0, 0),
+}
+
+
+@define
+class _Said:
+    """What the commands of one file said so far."""
+
+    where: str
+    headquarters: Source | None
+    source: Source | None = None
+    unpublished: bool = False
+    stop_first: bool = False
+    hosts: list[str] = field(factory=list)
+    exposed: list[int] = field(factory=list)
+    betas: list[tuple[str, str]] = field(factory=list)
+    aliases: list[str] = field(factory=list)
+    redirects: list[tuple[str, str]] = field(factory=list)
+    redirect_to_service: str | None = None
+    request_headers: list[tuple[str, str]] = field(factory=list)
+    response_headers: list[tuple[str, str]] = field(factory=list)
+    cached: bool = False
+    log_to_stderr: bool = False
+
+    def take(self, call: Call) -> None:
+        """`Refused` when the words are not what the command takes."""
+        usage = USAGES[call.name]
+        at = f"{self.where}:{call.line}"
+        if not usage.fits(call.words):
+            raise Refused(f"{at}: {call.name} {usage.text}")
+        getattr(self, f"_{call.name}")(at, *call.words)
+
+    def front(self) -> Front:
+        return Front(
+            exposed=tuple(self.exposed),
+            betas=tuple(self.betas),
+            aliases=tuple(self.aliases),
+            redirects=tuple(self.redirects),
+            redirect_to_service=self.redirect_to_service,
+            request_headers=tuple(self.request_headers),
+            response_headers=tuple(self.response_headers),
+            cached=self.cached,
+            log_to_stderr=self.log_to_stderr,
+        )
+
+    def _autodeploy(self, at: str, url: str) -> None:
+        self.source = source_of_orders(url, at, headquarters=self.headquarters)
+
+    def _unpublished(self, at: str) -> None:
+        self.unpublished = True
+
+    def _stop_before_autodeploy(self, at: str) -> None:
+        self.stop_first = True
+
+    def _expose(self, at: str, port: str) -> None:
+        if not port.isascii() or not port.isdigit() or not 1 <= int(port) <= 65535:
+            raise Refused(f"{at}: {ascii(port)[:40]} is not a port, 1 to 65535")
+        if int(port) in _GUARDED_PORTS or not _PORT.fullmatch(port):
+            raise Refused(f"{at}: port {port} is the ship's own")
+        self.exposed.append(int(port))
+
+    def _beta(self, at: str, group: str, path: str) -> None:
+        self.betas.append((_matching(at, _GROUP, group, "the name of a group"), _path(at, path)))
+
+    def _publish(self, at: str, path: str) -> None:
+        self.aliases.append(_path(at, path))
+
+    def _redirect(self, at: str, host: str, target: str) -> None:
+        self.redirects.append((_host(at, host), _matching(at, _TARGET, target, "an http URL")))
+
+    _redirect_to = _redirect
+
+    def _redirect_to_service(self, at: str, target: str) -> None:
+        is_url = _TARGET.fullmatch(target) is not None
+        self.redirect_to_service = target if is_url else _path(at, target)
+
+    def _proxy_for(self, at: str, *hosts: str) -> None:
+        for host in hosts:
+            if (named := _host(at, host)) not in self.hosts:
+                self.hosts.append(named)
+
+    def _server_names(self, at: str, template: str, *hosts: str) -> None:
+        if template != "default":
+            raise Refused(f"{at}: there is no template but default")
+        self._proxy_for(at, *hosts)
+
+    def _add_header(self, at: str, name: str, *value: str) -> None:
+        self.request_headers.append(_header(at, name, value))
+
+    def _add_response_header(self, at: str, name: str, *value: str) -> None:
+        self.response_headers.append(_header(at, name, value))
+
+    def _enable_cache_endpoint(self, at: str) -> None:
+        self.cached = True
+
+    def _log_to_stderr(self, at: str) -> None:
+        self.log_to_stderr = True
+
+
+def _matching(at: str, grammar: re.Pattern[str], text: str, what: str) -> str:
+    if not grammar.fullmatch(text):
+        raise Refused(f"{at}: {ascii(text)[:80]} is not {what}")
+    return text
+
+
+def _host(at: str, text: str) -> str:
+    return _matching(at, HOST, text.lower(), "a host name")
+
+
+def _path(at: str, text: str) -> str:
+    """`a/b`, `/a/b` and `/a/b/` alike as "/a/b/"."""
+    inner = text.strip("/")
+    return _matching(at, PATH, f"/{inner}/" if inner else "/", "a path of a service")
+
+
+def _header(at: str, name: str, value: Sequence[str]) -> tuple[str, str]:
+    _matching(at, _HEADER, name, "the name of a header")
+    if _THE_PROXYS.fullmatch(name):
+        raise Refused(f"{at}: the header {name} is set by the proxy")
+    return name, _matching(at, _VALUE, " ".join(value), "the value of a header")

@@ -1,0 +1,320 @@
+"""Following repositories: each is asked once in a pulse, and what moved or is lost is told."""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
+from typing import Any, Protocol
+
+from attrs import define, field
+from twisted.internet.defer import CancelledError, Deferred, gatherResults
+from twisted.internet.task import deferLater
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from hooks.errors import ShipError
+from hooks.standing import Source
+from receiver.headquarters.refs import may_be_short
+from receiver.headquarters.ssh import host_of
+
+PULSE = 5.0
+STEPS = 20  # looks in a pulse at who is to be asked
+LONGEST = 300.0  # seconds between two questions to what does not answer
+
+_log = Logger()
+
+Tell = Callable[[Source, str], None]
+Resolve = Callable[[Source], Awaitable[str]]
+
+
+class Asks(Protocol):
+    """What answers; see `asking.Asking`."""
+
+    async def ask(self, url: str, refs: Collection[str]) -> dict[str, str | None]: ...
+
+
+def same(url: str) -> str:
+    """What is equal in two URLs that mean one repository, whichever way it is reached."""
+    scp = re.sub(r"^([^@/]+@[^/:]+):", r"ssh://\1/", url.strip())
+    rest = re.sub(r"^[a-z+]+://([^@/]*@)?", "", scp)
+    host, mark, path = rest.partition("/")
+    host = re.sub(r":[0-9]+$", "", host)
+    path = re.sub(r"/+", "/", path.removeprefix("~/")).strip("/")
+    return f"{host}{mark}{path.removesuffix('.git').rstrip('/')}".lower()
+
+
+def delay(failures: int, pulse: float, chance: float) -> float:
+    """Seconds until the next question after so many failures in a row. `chance` is 0 to 1."""
+    return float(min(LONGEST, pulse * 2 ** min(failures - 1, 20))) * (0.75 + chance / 2)
+
+
+@define
+class _Place:
+    """One URL: when it is due, what is wanted of it, and what is wrong with it.
+
+    `phase` is when in each pulse it is asked; `unclear` when short ids are looked for again.
+    """
+
+    url: str
+    due: float
+    phase: float
+    sources: dict[str, Source] = field(factory=dict)  # by ref
+    failures: int = 0
+    again: bool = False  # something was wanted while a question was out
+    asking: Deferred[None] | None = None
+    waiting: list[Deferred[None]] = field(factory=list)
+    trouble: dict[Source, str] = field(factory=dict)
+    unclear: dict[Source, float] = field(factory=dict)
+
+    def next_after(self, now: float, pulse: float) -> float:
+        return now + pulse - (now - self.phase) % pulse
+
+    def answered(self) -> None:
+        """Let those go on who waited for an answer."""
+        waiting, self.waiting = self.waiting, []
+        for one in waiting:
+            one.callback(None)
+
+    def leave(self) -> None:
+        """Ask no more; nobody goes on waiting."""
+        self.again = False
+        if self.asking is not None:
+            self.asking.cancel()
+        self.answered()
+
+
+class Following:
+    """Asks for each distinct URL among the sources once in `pulse` seconds, for all its refs.
+
+    `moved(source, commit)` when a source names another commit than it did; `lost(source, reason)`
+    when it cannot be read, or names nothing, for another reason than before. What does not answer
+    is asked less and less often. `resolve` finds the commit that a short id means.
+    """
+
+    def __init__(
+        self,
+        reactor: Any,
+        asking: Asks,
+        *,
+        pulse: float = PULSE,
+        moved: Tell,
+        lost: Tell,
+        resolve: Resolve | None = None,
+        chance: Callable[[], float] = random.random,
+    ) -> None:
+        self._reactor = reactor
+        self._asking = asking
+        self._pulse = pulse
+        self._moved = moved
+        self._lost = lost
+        self._resolve = resolve
+        self._chance = chance
+        self._going = False
+        self._places: dict[str, _Place] = {}
+        self._known: dict[Source, str] = {}
+        self._resolving: dict[Source, Deferred[None]] = {}
+
+    @property
+    def known(self) -> Mapping[Source, str]:
+        """The commit of each source that has ever been answered for."""
+        return self._known
+
+    @property
+    def troubles(self) -> Mapping[str, str]:
+        """What is wrong now with which URL, in one line."""
+        places = self._places.values()
+        return {place.url: next(iter(place.trouble.values())) for place in places if place.trouble}
+
+    def follow(self, sources: Iterable[Source]) -> None:
+        """Follow exactly these. What is new is asked for at once, what stays keeps its commit."""
+        wanted = frozenset(sources)
+        for place in list(self._places.values()):
+            for source in frozenset(place.sources.values()) - wanted:
+                self._drop(place, place.sources.pop(source.ref))
+            if not place.sources:
+                self._places.pop(place.url).leave()
+        fresh = {source.url for source in sorted(wanted, key=str) if self._take(source)}
+        for url in sorted(fresh):
+            self._ask_now(self._places[url])
+
+    def hurry(self, urls: Collection[str] | None = None) -> Deferred[None]:
+        """Ask these (`None`: all) now, even what does not answer; fires when all have answered.
+
+        A URL means every followed one of the same repository.
+        """
+        meant = None if urls is None else {same(url) for url in urls}
+        places = [p for p in self._places.values() if meant is None or same(p.url) in meant]
+        answered: list[Deferred[None]] = []
+        for place in places:
+            waiting: Deferred[None] = Deferred(place.waiting.remove)
+            answered.append(waiting)
+            place.waiting.append(waiting)
+            self._ask_now(place)
+        return gatherResults(answered).addCallback(lambda _: None)
+
+    def forget(self, source: Source) -> None:
+        """Tell the next answer for `source` even if it is the same."""
+        self._known.pop(source, None)
+
+    async def go(self) -> None:
+        """Ask, pulse after pulse, until cancelled; then every question that is out is ended."""
+        self._going = True
+        try:
+            for place in self._places.values():
+                self._ask_now(place)
+            while True:
+                await deferLater(self._reactor, self._pulse / STEPS)
+                self._pass()
+        finally:
+            self._going = False
+            for place in self._places.values():
+                place.leave()
+            for resolving in list(self._resolving.values()):
+                resolving.cancel()
+
+    def _pass(self) -> None:
+        """Ask everyone who is due."""
+        now = self._reactor.seconds()
+        for place in list(self._places.values()):
+            if place.due <= now and place.asking is None:
+                self._start(place)
+
+    def _take(self, source: Source) -> bool:
+        """Whether `source` was not followed yet; now it is."""
+        place = self._places.get(source.url)
+        if place is None:
+            phase = self._chance() * self._pulse
+            place = self._places[source.url] = _Place(source.url, self._reactor.seconds(), phase)
+        if source.ref in place.sources:
+            return False
+        place.sources[source.ref] = source
+        return True
+
+    def _drop(self, place: _Place, source: Source) -> None:
+        self._known.pop(source, None)
+        place.trouble.pop(source, None)
+        place.unclear.pop(source, None)
+        if resolving := self._resolving.pop(source, None):
+            resolving.cancel()
+
+    def _ask_now(self, place: _Place) -> None:
+        """Ask, and if a question is out already, once more after it."""
+        place.due = self._reactor.seconds()
+        if place.asking is not None:
+            place.again = True
+        elif self._going:
+            self._start(place)
+
+    def _start(self, place: _Place) -> None:
+        place.again = False
+        place.asking = Deferred.fromCoroutine(self._ask(place))
+        place.asking.addBoth(self._asked, place)
+
+    def _asked(self, result: Any, place: _Place) -> None:
+        place.asking = None
+        if isinstance(result, Failure) and not result.check(CancelledError):
+            _log.failure("asking {url} failed", result, url=place.url)
+        if place.again and self._going and place.sources:
+            self._start(place)
+        else:
+            place.answered()
+
+    async def _ask(self, place: _Place) -> None:
+        try:
+            answer = await self._asking.ask(place.url, tuple(place.sources))
+        except CancelledError:
+            raise
+        except Exception as error:
+            self._fail(place, _in_words(error, place.url))
+        else:
+            self._hear(place, answer)
+
+    def _fail(self, place: _Place, reason: str) -> None:
+        place.failures += 1
+        now = self._reactor.seconds()
+        place.due = now + delay(place.failures, self._pulse, self._chance())
+        for source in list(place.sources.values()):
+            self._trouble(place, source, reason)
+
+    def _hear(self, place: _Place, answer: Mapping[str, str | None]) -> None:
+        now = self._reactor.seconds()
+        place.due = place.next_after(now, self._pulse)
+        if place.failures:
+            place.failures = 0
+            self._hurry_neighbours(place, now)
+        for source in list(place.sources.values()):
+            if source.ref in answer:
+                self._learn(place, source, answer[source.ref])
+
+    def _hurry_neighbours(self, place: _Place, now: float) -> None:
+        """What failed on a host that answers again is asked within a pulse."""
+        host = host_of(place.url)
+        for other in self._places.values():
+            if other.failures and host and host_of(other.url) == host:
+                other.due = min(other.due, other.next_after(now, self._pulse))
+
+    def _learn(self, place: _Place, source: Source, commit: str | None) -> None:
+        if commit is not None:
+            self._found(place, source, commit)
+        elif self._resolve is not None and may_be_short(source.ref):
+            self._clear_up(place, source, self._resolve)
+        elif source.ref:
+            self._trouble(place, source, f"there is no branch or tag '{source.ref}' in {place.url}")
+        else:
+            self._trouble(place, source, f"{place.url} is empty: it has no default branch")
+
+    def _found(self, place: _Place, source: Source, commit: str) -> None:
+        place.trouble.pop(source, None)
+        if self._known.get(source) != commit:
+            self._known[source] = commit
+            _tell(self._moved, source, commit)
+
+    def _trouble(self, place: _Place, source: Source, reason: str) -> None:
+        if place.trouble.get(source) != reason:
+            place.trouble[source] = reason
+            _tell(self._lost, source, reason)
+
+    def _clear_up(self, place: _Place, source: Source, resolve: Resolve) -> None:
+        """Find the commit of a short id, beside the questions: a history may have to be fetched."""
+        retry = place.unclear.get(source, 0.0)
+        if source in self._resolving or self._reactor.seconds() < retry:
+            return
+        if known := self._known.get(source):
+            self._found(place, source, known)
+            return
+        resolving = Deferred.fromCoroutine(self._resolved(place, source, resolve))
+        self._resolving[source] = resolving
+        resolving.addBoth(self._cleared, source)
+
+    async def _resolved(self, place: _Place, source: Source, resolve: Resolve) -> None:
+        try:
+            commit = await resolve(source)
+        except CancelledError:
+            raise
+        except Exception as error:
+            place.unclear[source] = self._reactor.seconds() + LONGEST
+            self._trouble(place, source, _in_words(error, place.url))
+        else:
+            place.unclear.pop(source, None)
+            self._found(place, source, commit)
+
+    def _cleared(self, result: Any, source: Source) -> None:
+        self._resolving.pop(source, None)
+        if isinstance(result, Failure) and not result.check(CancelledError):
+            _log.failure("resolving {source} failed", result, source=source)
+
+
+def _in_words(error: Exception, url: str) -> str:
+    if isinstance(error, ShipError):
+        return str(error)
+    _log.failure("asking {url} failed", url=url)
+    return f"cannot read {url}: {type(error).__name__} in the ship"
+
+
+def _tell(tell: Tell, source: Source, said: str) -> None:
+    """A listener that fails ends nothing."""
+    try:
+        tell(source, said)
+    except Exception:
+        _log.failure("telling of {source} failed", source=source)

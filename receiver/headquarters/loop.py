@@ -1,0 +1,286 @@
+"""The loop: follows the headquarters and every repository that it names, and deploys what moved."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import time
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+from attrs import define, field
+from twisted.internet.defer import CancelledError, Deferred, DeferredLock
+from twisted.logger import Logger
+
+from containers.watching import in_thread
+from hooks.deploy import KNOWN
+from hooks.errors import Refused, Unreachable
+from hooks.repository import Repository
+from hooks.ship import Ship
+from hooks.standing import Source, StandingOrders
+from receiver.headquarters import ordered as phases
+from receiver.headquarters.bringing import Bringing
+from receiver.headquarters.following import Following
+from receiver.headquarters.ordered import Ordered
+from receiver.headquarters.plan import Plan, plan
+from receiver.headquarters.reading import Headquarters, Reader
+from receiver.headquarters.sources import Sources
+
+YOUNG = 600.0  # seconds
+
+Beside = Callable[[Headquarters], Coroutine[Any, Any, None]]
+"""Told of a headquarters that was adopted: what it means for the ship besides its services."""
+Lay = Callable[[str, Source, str], Coroutine[Any, Any, None]]
+"""Lays the data of the remote at a path, from a source at a commit."""
+
+
+@define(eq=False)
+class Loop:
+    """One for the ship. `location` is where the headquarters is, `trouble` why it is not read."""
+
+    ship: Ship
+    sources: Sources
+    reader: Reader
+    bringing: Bringing
+    beside: Beside
+    lay: Lay
+    location: Source | None = None
+    headquarters: Headquarters | None = None
+    trouble: str = ""
+    ordered: dict[str, Ordered] = field(factory=dict)
+    _following: Following | None = None
+    _one_at_a_time: DeferredLock = field(factory=DeferredLock)
+    _known: dict[str, Headquarters] = field(factory=dict)
+    _going: set[Deferred[None]] = field(factory=set)
+    _waiting: list[Deferred[None]] = field(factory=list)
+    _log: Logger = Logger()
+
+    @property
+    def following(self) -> Following:
+        assert self._following is not None, "follow_with comes first"
+        return self._following
+
+    def follow_with(self, following: Following) -> None:
+        """Ask by `following`, which was made with `moved` and `lost`."""
+        self._following = following
+
+    @property
+    def commit(self) -> str:
+        """Where the headquarters is; "" before it was read."""
+        return self.headquarters.commit if self.headquarters else ""
+
+    @property
+    def for_tests(self) -> dict[str, str]:
+        """What of `.starphleet` a pushed service gets: all, or what STARPHLEET_TEST_ENV lists."""
+        if self.headquarters is None:
+            return {}
+        given = self.headquarters.for_services
+        listed = given.get("STARPHLEET_TEST_ENV")
+        names = set(given) if listed is None else set(re.split(r"[\s,]+", listed))
+        return {name: value for name, value in given.items() if name in names}
+
+    def set_out(self, location: Source | None) -> None:
+        """Follow the headquarters at `location`, and no other from now on."""
+        if location != self.location:
+            self.trouble, self.headquarters = "", None
+        self.location = location
+        self._follow()
+
+    def stop(self) -> None:
+        self.bringing.stop()
+        for going in list(self._going):
+            going.cancel()
+
+    def moved(self, source: Source, commit: str) -> None:
+        """`source` is at another commit than before."""
+        if source == self.location:
+            self._go(self._take(commit))
+        for one in self.ordered.values():
+            if one.standing.source == source:
+                one.commit = commit
+                self.bringing.bring(one)
+        remotes = self.headquarters.remotes if self.headquarters else {}
+        for path, remote in remotes.items():
+            if remote == source:
+                self._go(self._lay(path, source, commit))
+
+    def lost(self, source: Source, reason: str) -> None:
+        """`source` cannot be read, or has no such branch, tag or commit. What serves goes on."""
+        self._log.error("{source}: {reason}", source=source, reason=reason)
+        if source == self.location:
+            self.trouble = reason
+            self._tell()
+        for one in self.ordered.values():
+            if one.standing.source == source and one.phase == phases.WAITING:
+                one.settle(phases.UNREACHABLE, reason)
+
+    async def read(self, repository: Repository, source: Source, commit: str) -> Headquarters:
+        """What `commit` of the headquarters in `repository` says; read once for each commit."""
+        if commit not in self._known:
+            tree = self.ship.layout.trees / commit
+            await in_thread(self.ship.reactor, _emptied, tree)
+            self._known[commit] = await self.reader.read(
+                repository, source, commit, tree, self.ship.layout.scratch
+            )
+        return self._known[commit]
+
+    async def plan(self, headquarters: Headquarters) -> Plan:
+        serving = await self.ship.ledger.serving()
+        return plan(headquarters.orders, headquarters.held, serving)
+
+    async def take(self, repository: Repository, commit: str) -> list[Ordered]:
+        """Make the headquarters at `commit` the one that counts; the services not settled by then.
+
+        `Refused` when it is not acceptable as a whole; then nothing changes.
+        """
+        assert self.location is not None
+        async with self._one_at_a_time:
+            return await self._adopt(await self.read(repository, self.location, commit))
+
+    async def reach(self, commit: str) -> None:
+        """Wait until the headquarters is at `commit` or past it; `Refused` when it cannot be."""
+        if self.location is None:
+            raise Refused("this ship has no headquarters: starphleet-headquarters URL")
+        self.following.hurry([self.location.url]).addErrback(lambda _: None)
+        while not await self._past(commit):
+            if self.trouble.startswith(commit[:7]):
+                raise Refused(self.trouble)
+            waiting: Deferred[None] = Deferred(lambda gone: self._waiting.remove(gone))
+            self._waiting.append(waiting)
+            await waiting
+
+    async def _past(self, commit: str) -> bool:
+        if self.headquarters is None or self.location is None:
+            return False
+        if self.commit.startswith(commit):
+            return True
+        repository = await self.sources.fetch(self.location, self.commit)
+        return await repository.contains(self.commit, commit)
+
+    async def _take(self, commit: str) -> None:
+        """The headquarters moved to `commit`. What serves goes on, whatever comes of it."""
+        assert self.location is not None
+        location = self.location
+        if self.headquarters is not None and self.headquarters.commit == commit:
+            return
+        try:
+            repository = await self.sources.fetch(location, commit)
+            await self.take(repository, commit)
+            self.trouble = ""
+        except KNOWN as error:
+            self.trouble = f"{commit[:7]}: {error}"
+            self._log.error("the headquarters is not followed to {why}", why=self.trouble)
+            if isinstance(error, Unreachable):
+                self.following.forget(location)
+        finally:
+            self._tell()
+
+    async def _adopt(self, headquarters: Headquarters) -> list[Ordered]:
+        if self.headquarters is not None and self.headquarters.commit == headquarters.commit:
+            return self.unsettled
+        before, self.headquarters = self.headquarters, headquarters
+        for name, why in headquarters.refused.items():
+            if before is None or before.refused.get(name) != why:
+                self._log.error("{why}; what serves goes on", why=why)
+        await self._part_with(headquarters)
+        changed = [
+            one
+            for path, standing in headquarters.orders.items()
+            if (one := self._put(path, standing)) is not None
+        ]
+        self._follow()
+        for one in changed:
+            self._bring_if_known(one)
+        await self.beside(headquarters)
+        await self._forget_others(headquarters)
+        self._log.info(
+            "the headquarters is at {commit}: {count} services, {refused} refused",
+            commit=headquarters.commit[:7],
+            count=len(headquarters.orders),
+            refused=len(headquarters.refused),
+        )
+        self._tell()
+        return self.unsettled
+
+    @property
+    def unsettled(self) -> list[Ordered]:
+        """The services that are on their way to what they should be."""
+        return [one for one in self.ordered.values() if one.phase not in phases.SETTLED]
+
+    def _put(self, path: str, standing: StandingOrders) -> Ordered | None:
+        """Let `standing` count at `path`; the service, if it is another than before."""
+        one = self.ordered.get(path)
+        if one is None:
+            one = self.ordered[path] = Ordered(standing)
+            return one
+        before, one.standing = one.standing, standing
+        return one if before != standing else None
+
+    def _bring_if_known(self, one: Ordered) -> None:
+        """Begin at once where the source's commit is known; else its first answer begins it."""
+        source = one.standing.source
+        if source is not None:
+            one.commit = self.following.known.get(source, "")
+            if not one.commit:
+                one.begin()
+                if source.url in self.following.troubles:
+                    one.settle(phases.UNREACHABLE, self.following.troubles[source.url])
+                return
+        self.bringing.bring(one)
+
+    async def _part_with(self, headquarters: Headquarters) -> None:
+        """Orders that are gone: the route goes, the container stays. Refused ones are held."""
+        for path in self.ordered.keys() - headquarters.orders.keys():
+            del self.ordered[path]
+        staying = {f"/{path}" for path in headquarters.orders.keys() | headquarters.held}
+        for serving in (await self.ship.ledger.serving()).values():
+            if serving.place is not None and serving.service not in staying:
+                self._go(self.ship.services.orphan(serving))
+
+    def _follow(self) -> None:
+        if self.location is None:
+            return self.following.follow(())
+        theirs = self.headquarters.sources if self.headquarters else set()
+        return self.following.follow({self.location} | theirs)
+
+    async def _lay(self, path: str, source: Source, commit: str) -> None:
+        try:
+            await self.lay(path, source, commit)
+        except KNOWN as error:
+            self._log.error("{path}/remote: {error}", path=path, error=error)
+            if isinstance(error, Unreachable):
+                self.following.forget(source)
+
+    async def _forget_others(self, headquarters: Headquarters) -> None:
+        self._known = {headquarters.commit: headquarters}
+        trees = self.ship.layout.trees
+        await in_thread(self.ship.reactor, _remove_old, trees, headquarters.commit)
+
+    def _tell(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        for one in waiting:
+            one.callback(None)
+
+    def _go(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do `work` beside everything else."""
+        going: Deferred[None] = Deferred.fromCoroutine(work)
+        self._going.add(going)
+        going.addErrback(self._failed)
+        going.addBoth(lambda _: self._going.discard(going))
+
+    def _failed(self, failure: Any) -> None:
+        if failure.check(CancelledError) is None:
+            self._log.failure("something of the headquarters failed", failure)
+
+
+def _emptied(tree: Path) -> None:
+    shutil.rmtree(tree, ignore_errors=True)
+    tree.mkdir(parents=True)
+
+
+def _remove_old(trees: Path, current: str) -> None:
+    """Remove the files of other commits; one that is young may be read just now."""
+    for tree in trees.iterdir():
+        if tree.name != current and tree.stat().st_mtime < time.time() - YOUNG:
+            shutil.rmtree(tree, ignore_errors=True)

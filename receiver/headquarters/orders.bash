@@ -1,0 +1,37 @@
+# Sources the file $2 in the directory $1 and tells on descriptor 3 what comes of it, in records that
+# end with a NUL each. A command of the headquarters is "call", its line, the number of its words with
+# its name, and they; a command that is none is "unknown", its line, its name. In the end comes "env",
+# a NAME=VALUE for all that is exported, "end" and the exit status.
+exec 3>&1 1>&2
+cd "$1" || exit
+__starphleet_file=$2
+set --
+
+__starphleet_call() {
+  builtin printf '%s\0' call "${BASH_LINENO[1]}" "$#" "$@" >&3
+}
+
+for __starphleet_name in autodeploy expose unpublished stop_before_autodeploy beta publish \
+  redirect redirect_to redirect_to_service proxy_for server_names add_header \
+  add_response_header enable_cache_endpoint log_to_stderr; do
+  eval "$__starphleet_name() { __starphleet_call $__starphleet_name \"\$@\"; }"
+done
+stop-before-autodeploy() { __starphleet_call stop_before_autodeploy "$@"; }
+
+command_not_found_handle() {
+  builtin printf '%s\0' unknown "${BASH_LINENO[0]}" "$1" >&3
+  return 127
+}
+
+__starphleet_end() {
+  local status=$? IFS=$'\n' name
+  builtin printf 'env\0' >&3
+  for name in $(compgen -e); do
+    builtin printf '%s\0' "$name=${!name}" >&3
+  done
+  builtin printf '%s\0' end "$status" >&3
+}
+trap __starphleet_end EXIT
+
+source "$__starphleet_file"
+exit 0

@@ -1,0 +1,332 @@
+"""A headquarters, read from one commit: files in, standing orders out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine, Mapping
+from hashlib import sha256
+from pathlib import Path, PurePosixPath
+from typing import Any, TypeVar
+
+from attrs import define, evolve, field, frozen
+from twisted.internet.defer import Deferred, gatherResults
+
+from containers.interface import ContainerError
+from hooks.environment import DEFAULTS
+from hooks.errors import Refused
+from hooks.repository import Blob, Repository
+from hooks.standing import File, Source, StandingOrders
+from receiver.headquarters.commands import check_path, remote_source, standing
+from receiver.headquarters.evaluate import Evaluated, Evaluator
+
+T = TypeVar("T")
+
+RESERVED = frozenset(
+    {
+        "authorized_keys", "beta_groups", "containers", "ldap_servers", "overlay", "ships",
+        "shipscripts", "ssl",
+    }
+)  # fmt: skip
+LARGEST = 1 << 20  # bytes of a file that the ship reads
+GIVEN = frozenset({"SHIP_NAME", "HEADQUARTERS_REMOTE"})
+"""What the files of a headquarters find in their environment, and a service gets in another way."""
+WITHHELD = frozenset({"STARPHLEET_HOOK_SECRET"})
+"""Settings of the ship that are none of a service's business."""
+
+
+@frozen
+class Ldap:
+    """One of `ldap_servers/`: where it is, and as whom the ship asks it."""
+
+    url: str
+    user: str
+    password: str = field(repr=False)
+
+
+@frozen
+class Headquarters:
+    """What one commit of the headquarters says. Paths are relative to its root.
+
+    `environment` is what `.starphleet` and the ship's own files export. `refused` maps
+    files that are not acceptable to the reason, which begins with file and line.
+    """
+
+    source: Source
+    commit: str
+    tree: Path
+    environment: Mapping[str, str]
+    orders: Mapping[str, StandingOrders]
+    remotes: Mapping[str, Source]
+    refused: Mapping[str, str]
+    files: Mapping[str, Blob]
+    keys: Mapping[str, bytes]
+    known_hosts: bytes
+    beta_groups: Mapping[str, tuple[str, ...]]
+    ldap_servers: Mapping[str, Ldap]
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        return tuple(text for one in self.orders.values() for text in one.warnings)
+
+    @property
+    def held(self) -> frozenset[str]:
+        """The paths whose orders are refused: what serves there stays as it is."""
+        files = (PurePosixPath(name) for name in self.refused)
+        return frozenset("/".join(f.parts[:-1]) for f in files if f.name == "orders")
+
+    @property
+    def sources(self) -> set[Source]:
+        """Everything that is to be followed besides the headquarters itself."""
+        followed = {one.source for one in self.orders.values() if one.source is not None}
+        return followed | set(self.remotes.values())
+
+    @property
+    def for_services(self) -> dict[str, str]:
+        """What of the environment services may see."""
+        return {
+            name: value
+            for name, value in self.environment.items()
+            if name not in WITHHELD | GIVEN and DEFAULTS.get(name) != value
+        }
+
+    def below(self, directory: str) -> dict[str, Blob]:
+        """The files below one of the reserved directories, by path in it."""
+        return {
+            path.removeprefix(f"{directory}/"): blob
+            for path, blob in self.files.items()
+            if path.startswith(f"{directory}/")
+        }
+
+
+@define(eq=False)
+class Reader:
+    """Reads a headquarters with the evaluator's box. `ship_files` are the ship's own settings for
+    services; `given` is what every file finds in its environment."""
+
+    evaluator: Evaluator
+    ship_files: Path
+    given: Mapping[str, str]
+
+    async def read(
+        self, repository: Repository, source: Source, commit: str, tree: Path, scratch: Path
+    ) -> Headquarters:
+        """What `commit` says. Its files are written to the directory `tree`.
+
+        `Refused` when what stands for everything is wrong; what concerns one directory is in
+        `refused` of the result.
+        """
+        files = await repository.listing(commit)
+        await repository.lay(commit, tree, scratch)
+        data = await _contents(repository, files)
+        given = {**self.given, "HEADQUARTERS_REMOTE": source.url}
+        environment = await self._environment(tree, files, given)
+        reading = _Reading(self, source, tree, files, data, given, environment)
+        orders, refused = await reading.orders()
+        remotes, not_remotes = await reading.remotes()
+        servers, not_servers = await reading.ldap_servers()
+        return Headquarters(
+            source=source,
+            commit=commit,
+            tree=tree,
+            environment=environment,
+            orders=orders,
+            remotes=remotes,
+            refused={**not_servers, **not_remotes, **refused},
+            files=files,
+            keys=_within("authorized_keys", data),
+            known_hosts=data.get("known_hosts", b""),
+            beta_groups=_beta_groups(data),
+            ldap_servers=servers,
+        )
+
+    async def _environment(
+        self, tree: Path, files: Mapping[str, Blob], given: Mapping[str, str]
+    ) -> dict[str, str]:
+        """`.starphleet`, then each file of the ship's own: the later ones are stronger."""
+        environment = dict(given)
+        if ".starphleet" in files:
+            regular(".starphleet", files)
+            environment = (await self.evaluate(tree, ".starphleet", environment)).environment
+        if self.ship_files.is_dir():
+            for path in sorted(self.ship_files.iterdir()):
+                if path.is_file():
+                    done = await self.evaluate(self.ship_files, path.name, environment)
+                    environment = done.environment
+        return environment
+
+    async def evaluate(self, tree: Path, file: str, environment: Mapping[str, str]) -> Evaluated:
+        try:
+            return await self.evaluator(tree, file, environment)
+        except ContainerError as error:
+            raise Refused(f"{file}: {error}") from error
+
+
+@frozen
+class _Reading:
+    """One commit on its way from files to values."""
+
+    reader: Reader
+    source: Source
+    tree: Path
+    files: Mapping[str, Blob]
+    data: Mapping[str, bytes]
+    given: Mapping[str, str]
+    environment: Mapping[str, str]
+
+    async def orders(self) -> tuple[dict[str, StandingOrders], dict[str, str]]:
+        read, refused = await _each(directories("orders", self.files), self._orders)
+        alone, shared = apart(read)
+        return alone, {_at(path, "orders"): why for path, why in {**refused, **shared}.items()}
+
+    async def remotes(self) -> tuple[dict[str, Source], dict[str, str]]:
+        found, refused = await _each(directories("remote", self.files), self._remote)
+        return found, {_at(path, "remote"): why for path, why in refused.items()}
+
+    async def ldap_servers(self) -> tuple[dict[str, Ldap], dict[str, str]]:
+        names = [name for name in self.files if PurePosixPath(name).parent.name == "ldap_servers"]
+        return await _each([name for name in names if not _is_document(name)], self._ldap)
+
+    async def _orders(self, path: str) -> StandingOrders:
+        check_path(path)
+        evaluated = await self._evaluated(_at(path, "orders"))
+        own = own_files(path, self.files)
+        files = {name: self._file(_at(path, name)) for name in own if _at(path, name) in self.data}
+        ordered = standing(path, evaluated, files, content(own), headquarters=self.source)
+        return evolve(
+            ordered,
+            environment=self._changed(ordered.environment),
+            warnings=(*ordered.warnings, *(f"{_at(path, 'orders')}: {t}" for t in evaluated.said)),
+        )
+
+    async def _remote(self, path: str) -> Source:
+        evaluated = await self._evaluated(_at(path, "remote"))
+        return remote_source(path, evaluated, headquarters=self.source)
+
+    async def _ldap(self, name: str) -> Ldap:
+        found = (await self._evaluated(name)).environment
+        missing = [key for key in ("LDAP_URL", "LDAP_USER", "LDAP_PASSWORD") if key not in found]
+        if missing:
+            raise Refused(f"{name}: it does not export {', '.join(missing)}")
+        return Ldap(found["LDAP_URL"], found["LDAP_USER"], found["LDAP_PASSWORD"])
+
+    async def _evaluated(self, name: str) -> Evaluated:
+        regular(name, self.files)
+        return await self.reader.evaluate(self.tree, name, self.environment)
+
+    def _file(self, name: str) -> File:
+        return File(self.data[name], self.files[name].executable)
+
+    def _changed(self, environment: Mapping[str, str]) -> dict[str, str]:
+        """What is the service's business, and not just as it was given to every file."""
+        return {
+            name: value
+            for name, value in environment.items()
+            if name not in WITHHELD and self.given.get(name) != value
+        }
+
+
+def directories(name: str, files: Mapping[str, Blob]) -> list[str]:
+    """The directories ("" the root) that hold a file `name`, outside of what is reserved."""
+    found = (PurePosixPath(path) for path in files if PurePosixPath(path).name == name)
+    return sorted("/".join(path.parts[:-1]) for path in found if path.parts[0] not in RESERVED)
+
+
+def own_files(path: str, files: Mapping[str, Blob]) -> dict[str, Blob]:
+    """The files of the order at `path`, by name from there.
+
+    What is below another order belongs to that one. The root has its direct files alone, without
+    `.starphleet`, which counts by what it changes in an environment.
+    """
+    if not path:
+        return {name: b for name, b in files.items() if "/" not in name and name != ".starphleet"}
+    others = [f"{other}/" for other in directories("orders", files) if other.startswith(f"{path}/")]
+    return {
+        name.removeprefix(f"{path}/"): blob
+        for name, blob in files.items()
+        if name.startswith(f"{path}/") and not name.startswith(tuple(others))
+    }
+
+
+def content(own: Mapping[str, Blob]) -> str:
+    """A digest of files by name, mode and content."""
+    lines = (f"{name}\0{blob.mode} {blob.oid}\n" for name, blob in sorted(own.items()))
+    return sha256("".join(lines).encode()).hexdigest()
+
+
+def apart(
+    orders: Mapping[str, StandingOrders],
+) -> tuple[dict[str, StandingOrders], dict[str, str]]:
+    """`orders` without those that want a host name or published port that an earlier one has."""
+    alone, refused, taken = {}, {}, dict[str, str]()
+    for path, one in sorted(orders.items()):
+        wanted = [*one.place.hosts, *_published_port(one)]
+        lost = [name for name in wanted if name in taken]
+        if lost:
+            refused[path] = f"{_at(path, 'orders')}: {_at(taken[lost[0]], 'orders')} has {lost[0]}"
+        else:
+            alone[path] = one
+            taken.update(dict.fromkeys(wanted, path))
+    return alone, refused
+
+
+def _published_port(orders: StandingOrders) -> list[str]:
+    port = orders.environment.get("PUBLISH_PORT", "0")
+    return [] if port in ("", "0") else [f"PUBLISH_PORT {port}"]
+
+
+def regular(name: str, files: Mapping[str, Blob]) -> None:
+    """`Refused` when `name` is a link, a submodule or too large."""
+    blob = files[name]
+    if not blob.regular:
+        raise Refused(f"{name}: it must be a regular file")
+    if blob.size > LARGEST:
+        raise Refused(f"{name}: it is {blob.size >> 10} KB, at most {LARGEST >> 10} are read")
+
+
+async def _each(
+    names: list[str], read: Callable[[str], Coroutine[Any, Any, T]]
+) -> tuple[dict[str, T], dict[str, str]]:
+    """What `read` makes of each, and why not of the others."""
+    found: dict[str, T] = {}
+    refused: dict[str, str] = {}
+
+    async def one(name: str) -> None:
+        try:
+            found[name] = await read(name)
+        except Refused as error:
+            refused[name] = str(error)
+
+    await gatherResults([Deferred.fromCoroutine(one(name)) for name in names], consumeErrors=True)
+    return found, refused
+
+
+async def _contents(repository: Repository, files: Mapping[str, Blob]) -> dict[str, bytes]:
+    """Every regular file that the ship may have to read."""
+    read = {
+        name: blob.oid
+        for name, blob in files.items()
+        if blob.regular and blob.size <= LARGEST and not name.startswith("overlay/")
+    }
+    blobs = await repository.contents(sorted(set(read.values())))
+    return {name: blobs[oid] for name, oid in read.items()}
+
+
+def _within(directory: str, data: Mapping[str, bytes]) -> dict[str, bytes]:
+    start = f"{directory}/"
+    return {name.removeprefix(start): one for name, one in data.items() if name.startswith(start)}
+
+
+def _beta_groups(data: Mapping[str, bytes]) -> dict[str, tuple[str, ...]]:
+    """Who is in which group. Names are compared in lower case."""
+    return {
+        name: tuple(one.decode("utf-8", "replace").lower().split())
+        for name, one in _within("beta_groups", data).items()
+        if "/" not in name and not _is_document(name)
+    }
+
+
+def _is_document(name: str) -> bool:
+    return PurePosixPath(name).suffix.lower() in (".md", ".txt", ".rst")
+
+
+def _at(path: str, name: str) -> str:
+    return f"{path}/{name}" if path else name

@@ -1,0 +1,151 @@
+"""The headquarters' side of a ship, put together."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+
+from attrs import frozen
+from containers.closed import Closed
+
+from hooks.environment import DEFAULTS
+from hooks.errors import Refused
+from hooks.naming import repository_name
+from hooks.repository import Repository
+from hooks.settings import git_address
+from hooks.ship import Ship
+from hooks.standing import Source
+from hooks.underway import Deploys
+from receiver.headquarters.aboard import Aboard
+from receiver.headquarters.asking import Asking
+from receiver.headquarters.bringing import Bringing
+from receiver.headquarters.evaluate import Evaluator
+from receiver.headquarters.following import Following
+from receiver.headquarters.git import RemoteGit
+from receiver.headquarters.hosting import NAME, Hosting
+from receiver.headquarters.loop import Loop
+from receiver.headquarters.reading import Reader
+from receiver.headquarters.remotes import lay_remote
+from receiver.headquarters.ships import PushBack
+from receiver.headquarters.shipscripts import Shipscripts
+from receiver.headquarters.source import source_of_operator
+from receiver.headquarters.sources import Sources
+
+
+@frozen
+class Parts:
+    """What the daemon runs: the loop, what follows from it aboard, and the hosting of it here."""
+
+    loop: Loop
+    aboard: Aboard
+    hosting: Hosting
+    asking: Asking
+    point_to: Callable[[str], Awaitable[None]]
+
+
+def put_together(
+    ship: Ship,
+    deploys: Deploys,
+    *,
+    path: str,
+    git_env: Mapping[str, str],
+    ship_files: Path,
+    pulse: float,
+) -> Parts:
+    """`path` is `PATH`, `git_env` certificates and proxies for git, `ship_files` the directory of
+    the ship's own settings for services, `pulse` seconds."""
+    reactor, layout = ship.reactor, ship.layout
+    here = Source(f"{git_address(ship.settings)}/{NAME}")
+    own = own_repositories(ship)
+    remote = RemoteGit(reactor, layout, path, git_env)
+    sources = Sources(reactor, layout, ship.git, remote, own)
+    asking = Asking(reactor, remote, own)
+    aboard = Aboard(
+        reactor,
+        layout,
+        PushBack(ship.settings.ship_name, sources.fetch, remote, own),
+        Shipscripts(reactor, lambda line: ship.log.info("{line}", line=line)),
+        {"PATH": path, "HOME": str(layout.root), "SHIP_NAME": ship.settings.ship_name},
+        here.url,
+    )
+
+    async def lay(path: str, source: Source, commit: str) -> None:
+        repository = await sources.fetch(source, commit)
+        others = loop.headquarters.remotes if loop.headquarters else {}
+        await lay_remote(
+            reactor,
+            layout.data,
+            path,
+            repository,
+            commit,
+            manifests=layout.standing / "remotes",
+            scratch=layout.scratch,
+            nested=others.keys() - {path},
+        )
+
+    reader = Reader(
+        Evaluator(reactor, Closed(reactor, layout.closed)),
+        ship_files,
+        {**DEFAULTS, "SHIP_NAME": ship.settings.ship_name},
+    )
+    bringing = Bringing(ship, deploys, sources)
+    loop = Loop(ship, sources, reader, bringing, aboard.adopt, lay)
+    loop.follow_with(
+        Following(
+            reactor,
+            asking,
+            pulse=pulse,
+            moved=loop.moved,
+            lost=loop.lost,
+            resolve=sources.resolve,
+        )
+    )
+
+    async def point_to(text: str) -> None:
+        """Make `text` the headquarters; `ShipError` when it cannot be read: nothing changes."""
+        source = source_of_operator(text, "the headquarters")
+        if source.url != here.url:
+            await readable(asking, sources, source)
+        settle_on(source)
+
+    def settle_on(source: Source) -> None:
+        growing = layout.headquarters.with_name(".headquarters")
+        growing.write_text(f"{source}\n")
+        growing.rename(layout.headquarters)
+        loop.set_out(source)
+
+    return Parts(loop, aboard, Hosting(ship, loop, here, settle_on), asking, point_to)
+
+
+def located(layout_file: Path, given: str) -> Source | None:
+    """Where the headquarters is: what was set last, else what the environment gives."""
+    text = layout_file.read_text() if layout_file.exists() else given
+    return source_of_operator(text, "STARPHLEET_HEADQUARTERS") if text.strip() else None
+
+
+async def readable(asking: Asking, sources: Sources, source: Source) -> None:
+    """`ShipError` saying why `source` cannot be followed, if it cannot."""
+    commit = (await asking.ask(source.url, [source.ref]))[source.ref]
+    if commit is None and source.ref:
+        commit = await sources.resolve(source)
+    if commit is None:
+        raise Refused(f"{source.url} is empty: push a branch to it first")
+    await sources.fetch(source, commit)
+
+
+def own_repositories(ship: Ship) -> Callable[[str], Repository | None]:
+    """Which URLs mean a repository of this ship's own, and which one."""
+    address = git_address(ship.settings)
+    named = re.compile(rf"{re.escape(address)}/([^/]+?)(?:\.git)?/?")
+
+    def own(url: str) -> Repository | None:
+        match = named.fullmatch(url)
+        if match is None:
+            return None
+        name = match[1] if match[1] == NAME else repository_name(match[1])
+        repository = ship.repository(name)
+        repository.ensure()
+        return repository
+
+    return own

@@ -1,0 +1,95 @@
+"""What `starphleet status` and `history` print: a ship's answers, for a person."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+GOOD = ("live", "waiting", "deploying")
+
+
+def status(address: str, answer: Mapping[str, Any], service: str | None, *, trouble: bool) -> str:
+    """The whole ship, or one `service`; with `trouble` only what is not as it should be."""
+    wanted = None if service is None else {service, f"/{service.strip('/')}"}
+    ordered = {one["service"]: one for one in answer["ordered"]}
+    served = {one["service"]: one for one in answer["services"]}
+    names = [n for n in sorted(served.keys() | ordered.keys()) if wanted is None or n in wanted]
+    lines = [
+        line
+        for name in names
+        for line in _service(served.get(name), ordered.get(name), trouble=trouble)
+    ]
+    head = [] if wanted else [*_ship(address, answer, trouble=trouble)]
+    if not lines and not trouble:
+        lines = [f"  nothing serves as {service}" if wanted else "  it serves nothing yet"]
+    rest = [] if wanted or trouble else [*_queue(answer)]
+    return "\n".join([*head, *lines, *rest]) or "no trouble"
+
+
+def _ship(address: str, answer: Mapping[str, Any], *, trouble: bool) -> Iterator[str]:
+    followed = answer["headquarters"]
+    if not trouble:
+        yield f"the ship is up: {address}"
+        if followed:
+            yield f"headquarters: {followed['url']} at {(followed['commit'] or 'nothing')[:7]}"
+    if followed:
+        if followed["trouble"]:
+            yield f"  ! headquarters: {followed['trouble']}"
+        yield from (f"  ! {why}; what serves goes on" for why in followed["refused"].values())
+        yield from (f"  ! {why}" for why in followed["out of reach"].values())
+        if not trouble:
+            yield from (f"  . {text}" for text in followed["warnings"])
+
+
+def _service(
+    served: Mapping[str, Any] | None, ordered: Mapping[str, Any] | None, *, trouble: bool
+) -> Iterator[str]:
+    bad = ordered is not None and ordered["phase"] not in GOOD
+    astray = served is not None and (served["orphaned"] or served["stopped"])
+    if trouble and not bad and not astray:
+        return
+    if served is not None:
+        yield (
+            f"  {served['service']:<20} {served['commit'][:7]} by {served['owner']}  "
+            f"{served['url'] or 'unpublished'}{_aside(served)}"
+        )
+    elif ordered is not None:
+        yield f"  {ordered['service']:<20} {ordered['phase']}"
+    if bad and ordered is not None:
+        commit = f" {ordered['commit'][:7]}" if ordered["commit"] else ""
+        yield f"    !{commit} {ordered['phase']}: {ordered['reason']}"
+        yield from (f"      {line}" for line in ordered["log"])
+
+
+def _aside(served: Mapping[str, Any]) -> str:
+    if served["orphaned"]:
+        return "  orphaned: its orders are gone (starphleet-orphan-reaper)"
+    if served["stopped"]:
+        return "  stopped"
+    return "" if served["expires"] is None else f"  expires in {_span(served['expires'])}"
+
+
+def _queue(answer: Mapping[str, Any]) -> Iterator[str]:
+    yield from (f"  {name:<20} is being deployed" for name in answer["running"])
+    yield from (f"  {name:<20} waits" for name in answer["waiting"])
+
+
+def history(entries: Sequence[Mapping[str, Any]]) -> str:
+    """A line for each deploy, newest first: when, what, who, why, how long and how it ended."""
+    return "\n".join(map(_entry, entries)) or "nothing was deployed yet"
+
+
+def _entry(one: Mapping[str, Any]) -> str:
+    when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(one["started"]))
+    took = f"{one['ended'] - one['started']:.2f} s"
+    reason = f": {one['reason']}" if one["reason"] else ""
+    return (
+        f"{when}  {one['service']:<20} {one['commit'][:7]} by {one['owner']}  "
+        f"{one['why'] or 'pushed'}  {took}  {one['outcome']}{reason}"
+    )
+
+
+def _span(epoch: float) -> str:
+    left = max(0, int(epoch - time.time()))
+    return f"{left // 3600} h {left % 3600 // 60} min" if left >= 3600 else f"{left // 60} min"

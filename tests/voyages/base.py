@@ -1,0 +1,93 @@
+"""A headquarters beside a harbour, as a team has one, and the services that it orders."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from attrs import define
+
+from tests.voyages.harbour import App, Harbour, until
+
+PUBLIC = "export SECURITY_MODE=public\n"
+
+
+@define
+class Base:
+    """A bare repository `hub`, and a work tree of its branch `main` in which the orders are.
+
+    The code of each service is another branch of it, with a work tree of its own.
+    """
+
+    harbour: Harbour
+    hub: Path
+    tree: App
+
+    @classmethod
+    def new(cls, harbour: Harbour, name: str = "hq") -> Base:
+        hub = harbour.home / f"{name}.git"
+        subprocess.run(["git", "init", "-q", "--bare", "-b", "main", str(hub)], check=True)
+        tree = App.new(harbour, harbour.home / name, {"README.md": "ours\n"})
+        base = cls(harbour, hub, tree)
+        base.publish(tree, "main")
+        return base
+
+    def publish(self, app: App, branch: str, *options: str) -> None:
+        app.git("push", "-q", *options, str(self.hub), f"HEAD:refs/heads/{branch}")
+
+    def order(self, files: Mapping[str, str]) -> str:
+        """Commit and publish files of the headquarters; an executable one begins with `#!`."""
+        for name, text in files.items():
+            path = self.tree.path / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+            path.chmod(0o755 if text.startswith("#!") else 0o644)
+        return self.commit()
+
+    def withdraw(self, *names: str) -> str:
+        self.tree.git("rm", "-r", "-q", *names)
+        return self.commit()
+
+    def commit(self) -> str:
+        """The ship writes its entry in `ships/`, so that there may be something to pull."""
+        self.tree.commit({})
+        self.tree.git("pull", "-q", "--rebase", str(self.hub), "main")
+        self.publish(self.tree, "main")
+        return self.tree.git("rev-parse", "HEAD").text.strip()
+
+    def service(self, branch: str, files: Mapping[str, str] | Path) -> App:
+        """The code of a service, published as a branch."""
+        app = App.new(self.harbour, self.harbour.home / f"code-{branch}", files)
+        self.publish(app, branch)
+        return app
+
+    def follow(self) -> None:
+        """`starphleet-headquarters PATH`."""
+        self.harbour.starphleet("headquarters", f"{self.hub}#main")
+
+
+def autodeploy(branch: str, *lines: str) -> str:
+    """Orders that follow a branch of the headquarters' own repository."""
+    return "".join([PUBLIC, *(f"{line}\n" for line in lines), f'autodeploy "$HEADQUARTERS_REMOTE#{branch}"\n'])
+
+
+def path(harbour: Harbour, at: str) -> str:
+    """The URL of an ordered service."""
+    return f"http://localhost:{harbour.http_port}/{at}"
+
+
+def says(harbour: Harbour, at: str, text: str) -> bool:
+    return harbour.get(path(harbour, at)).text == text
+
+
+def wait_for(harbour: Harbour, at: str, text: str) -> None:
+    """Until the service at a path answers with `text`."""
+    until(lambda: says(harbour, at, text), f"/{at} says {text!r}")
+
+
+def status(harbour: Harbour) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(harbour.starphleet("status", "--json").text)
+    return found
