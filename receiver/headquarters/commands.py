@@ -8,8 +8,8 @@ from datetime import datetime
 
 from attrs import define, field, frozen
 from cronsim import CronSim, CronSimError
-from hooks.cron import KINDS
 
+from hooks.cron import KINDS
 from hooks.errors import Refused
 from hooks.standing import UNPUBLISHED, File, Front, Job, Place, Source, StandingOrders
 from proxy.routes import HOST, PATH

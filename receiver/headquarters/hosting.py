@@ -49,10 +49,13 @@ class Hosting:
             say.line(warning)
 
     async def accept(self, updates: Sequence[Update], say: Say) -> list[Ordered]:
-        """Move the branches, then follow the headquarters; the services that change by it."""
+        """Move the branches, then follow the headquarters; the services that change by it.
+
+        The first branch that a repository gets becomes its own, so what is followed comes first.
+        """
         new = await self._commit_of(updates)
         trunk = await self._trunk(updates)
-        for old, now, ref in sorted(updates, key=lambda update: update[2] == trunk):
+        for old, now, ref in sorted(updates, key=lambda update: update[2] != trunk):
             await self._move(ref, _known(old), _known(now))
         if self.loop.location is None:
             self.point_to(self.here)

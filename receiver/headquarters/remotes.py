@@ -1,2 +1,5 @@
 """stub"""
-async def lay_remote(*a, **k): raise NotImplementedError
+
+
+async def lay_remote(*a, **k):
+    raise NotImplementedError

@@ -7,8 +7,8 @@ from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 
 from attrs import frozen
-from containers.closed import Closed
 
+from containers.closed import Closed
 from hooks.environment import DEFAULTS
 from hooks.errors import Refused
 from hooks.naming import repository_name

@@ -71,7 +71,9 @@ class Base:
 
 def autodeploy(branch: str, *lines: str) -> str:
     """Orders that follow a branch of the headquarters' own repository."""
-    return "".join([PUBLIC, *(f"{line}\n" for line in lines), f'autodeploy "$HEADQUARTERS_REMOTE#{branch}"\n'])
+    return "".join(
+        [PUBLIC, *(f"{line}\n" for line in lines), f'autodeploy "$HEADQUARTERS_REMOTE#{branch}"\n']
+    )
 
 
 def path(harbour: Harbour, at: str) -> str:
