@@ -12,6 +12,7 @@ import functools
 import hashlib
 import os
 import re
+import stat
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -100,10 +101,17 @@ class KeyDirectory:
         for path in self._paths:
             yield from self._in(path)
 
-    def _in(self, path: Path) -> Iterator[Key]:
+    def _in(self, path: Path) -> list[Key]:
+        """The keys in one directory. A link to it may be replaced meanwhile: then the new one's."""
+        while True:
+            directory = path.resolve()
+            found = list(self._listed(path, directory))
+            if path.resolve() == directory:
+                return found
+
+    def _listed(self, path: Path, directory: Path) -> Iterator[Key]:
         try:
-            # A link is followed once: it may be replaced while its directory is read.
-            files = sorted(path.resolve().iterdir())
+            files = sorted(directory.iterdir())
         except OSError as error:
             if path == self._paths[0] or not isinstance(error, FileNotFoundError):
                 self._tell(f"{path}: {error.strerror}")
@@ -132,12 +140,15 @@ class KeyDirectory:
 
     def _lines(self, file: Path) -> list[str]:
         try:
-            if not file.is_file():  # a FIFO would wait for ever
+            found = file.stat()
+            if not stat.S_ISREG(found.st_mode):  # a FIFO would wait for ever
                 self._tell(f"{file}: not a file; skipped")
-            elif file.stat().st_size > LARGEST_FILE:
+            elif found.st_size > LARGEST_FILE:
                 self._tell(f"{file}: larger than {LARGEST_FILE} bytes; skipped")
             else:
                 return file.read_bytes().decode("utf-8", "replace").split("\n")
+        except FileNotFoundError:
+            return []  # removed since it was listed
         except OSError as error:
             self._tell(f"{file}: {error.strerror}; skipped")
         return []

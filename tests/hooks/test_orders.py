@@ -42,7 +42,9 @@ class OrdersOfPushes(SynchronousTestCase):
         repository = bare(home / "app.git")
         git(home / "work", "push", "-q", str(repository.path), "master")
         push = read_push("app", "ann", [(ZERO, oid, "refs/heads/master")], [])
-        return self.successResultOf(Deferred.fromCoroutine(orders_of_push(push, repository, 60.0)))
+        return self.successResultOf(
+            Deferred.fromCoroutine(orders_of_push(push, repository, 60.0, {}))
+        )
 
     def test_the_files_of_the_commit_give_the_orders(self) -> None:
         """Procfile, .env and healthcheck are read; the release is named by what is effective."""
