@@ -50,7 +50,7 @@ class Config:
     private_key: Path | None
     public_key: Path | None
     ship_files: Path
-    pulse: float
+    pulse: float | None
 
 
 def load(environ: Mapping[str, str] | None = None) -> Config:
@@ -108,7 +108,7 @@ def load(environ: Mapping[str, str] | None = None) -> Config:
         private_key=read.file("STARPHLEET_PRIVATE_KEY"),
         public_key=read.file("STARPHLEET_PUBLIC_KEY"),
         ship_files=Path(read.text("STARPHLEET_SHIP_FILES", _ship_files(layout))),
-        pulse=float(read.count("STARPHLEET_PULSE", 5)),
+        pulse=read.pulse(),
     )
 
 
@@ -164,6 +164,11 @@ class _Reader:
         if match is None or not 1024 <= int(match[1]) <= int(match[2]) <= 65535:
             raise Refused(f"{name}: {ascii(text)[:40]} is not a range of ports such as 20000-27999")
         return range(int(match[1]), int(match[2]) + 1)
+
+    def pulse(self) -> float | None:
+        """`None` when nothing is said: then the headquarters may."""
+        name = "STARPHLEET_PULSE"
+        return float(self.count(name, 1)) if self.text(name, "") else None
 
     def size(self, name: str, default: int) -> int:
         text = self.text(name, f"{default // MB}M")

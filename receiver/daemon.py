@@ -6,13 +6,14 @@ import fcntl
 import os
 import shutil
 import sys
-from collections.abc import Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from attrs import evolve
 from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from uv import find_uv_bin
@@ -43,6 +44,7 @@ from receiver.relay import Relay
 from receiver.rooms import GitRoom, rooms
 from receiver.ssh.server import ssh_factory
 
+HOUR = 3600.0
 GIT_SECONDS = 600.0
 GIT_KEPT = 1 << 26  # bytes of output kept: a file read from a tree, ids of a shallow history
 
@@ -93,6 +95,7 @@ async def _sail(reactor: Any, config: Config, ship: Ship, stop: Deferred[None]) 
         _lasting(rounds(reactor, ship)),
         _lasting(ship.proxy.keep()),
         _lasting(loop.following.go()),
+        _lasting(_hourly(reactor, loop.sweep)),
         _lasting(parts.aboard.watch_addresses()),
     ]
     relay = Relay(ship, deploys, loop, parts.hosting, Commands(ship, loop, parts.point_to))
@@ -132,6 +135,18 @@ async def _sail(reactor: Any, config: Config, ship: Ship, stop: Deferred[None]) 
         await deploys.stop()
         await ship.services.stand_down()
         await ship.proxy.stop()
+
+
+async def _hourly(reactor: Any, work: Callable[[], Awaitable[None]]) -> None:
+    """Do `work` until cancelled; once that it fails does not end it."""
+    while True:
+        await deferLater(reactor, HOUR)
+        try:
+            await work()
+        except CancelledError:
+            raise
+        except Exception:
+            _log.failure("what is done every hour failed")
 
 
 def _lasting(work: Coroutine[Any, Any, None]) -> Deferred[None]:

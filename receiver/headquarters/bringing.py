@@ -92,6 +92,7 @@ class Bringing:
         (last,) = await self.ship.ledger.history(service, 1) or (None,)
         if last is not None and last.release == str(orders.release) and last.outcome == "failed":
             return phases.FAILED, last.reason
+        self.ship.layout.require_room(self.ship.settings.free_disk)
         one.phase = phases.DEPLOYING
         with _told(one, self.ship.layout.deploy_log(service)) as listen:
             try:

@@ -105,7 +105,7 @@ class Following:
     ) -> None:
         self._reactor = reactor
         self._asking = asking
-        self._pulse = pulse
+        self.pulse = pulse
         self._moved = moved
         self._lost = lost
         self._resolve = resolve
@@ -164,7 +164,7 @@ class Following:
             for place in self._places.values():
                 self._ask_now(place)
             while True:
-                await deferLater(self._reactor, self._pulse / STEPS)
+                await deferLater(self._reactor, self.pulse / STEPS)
                 self._pass()
         finally:
             self._going = False
@@ -184,7 +184,7 @@ class Following:
         """Whether `source` was not followed yet; now it is."""
         place = self._places.get(source.url)
         if place is None:
-            phase = self._chance() * self._pulse
+            phase = self._chance() * self.pulse
             place = self._places[source.url] = _Place(source.url, self._reactor.seconds(), phase)
         if source.ref in place.sources:
             return False
@@ -233,13 +233,13 @@ class Following:
     def _fail(self, place: _Place, reason: str) -> None:
         place.failures += 1
         now = self._reactor.seconds()
-        place.due = now + delay(place.failures, self._pulse, self._chance())
+        place.due = now + delay(place.failures, self.pulse, self._chance())
         for source in list(place.sources.values()):
             self._trouble(place, source, reason)
 
     def _hear(self, place: _Place, answer: Mapping[str, str | None]) -> None:
         now = self._reactor.seconds()
-        place.due = place.next_after(now, self._pulse)
+        place.due = place.next_after(now, self.pulse)
         if place.failures:
             place.failures = 0
             self._hurry_neighbours(place, now)
@@ -252,7 +252,7 @@ class Following:
         host = host_of(place.url)
         for other in self._places.values():
             if other.failures and host and host_of(other.url) == host:
-                other.due = min(other.due, other.next_after(now, self._pulse))
+                other.due = min(other.due, other.next_after(now, self.pulse))
 
     def _learn(self, place: _Place, source: Source, commit: str | None) -> None:
         if commit is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from hooks.ship import Ship
 from hooks.standing import Source, StandingOrders
 from receiver.headquarters import ordered as phases
 from receiver.headquarters.bringing import Bringing
-from receiver.headquarters.following import Following
+from receiver.headquarters.following import PULSE, Following
 from receiver.headquarters.ordered import Ordered
 from receiver.headquarters.plan import Plan, plan
 from receiver.headquarters.reading import Headquarters, Reader
@@ -37,7 +37,10 @@ Lay = Callable[[str, Source, str], Coroutine[Any, Any, None]]
 
 @define(eq=False)
 class Loop:
-    """One for the ship. `location` is where the headquarters is, `trouble` why it is not read."""
+    """One for the ship. `location` is where the headquarters is, `trouble` why it is not read.
+
+    `pulse` is the ship's own, in seconds; `None` leaves it to the headquarters.
+    """
 
     ship: Ship
     sources: Sources
@@ -45,6 +48,7 @@ class Loop:
     bringing: Bringing
     beside: Beside
     lay: Lay
+    pulse: float | None = None
     location: Source | None = None
     headquarters: Headquarters | None = None
     trouble: str = ""
@@ -139,24 +143,34 @@ class Loop:
             return await self._adopt(await self.read(repository, self.location, commit))
 
     async def reach(self, commit: str) -> None:
-        """Wait until the headquarters is at `commit` or past it; `Refused` when it cannot be."""
+        """Wait until the headquarters is at `commit` or past it; `Refused` when it is not there."""
         if self.location is None:
             raise Refused("this ship has no headquarters: starphleet-headquarters URL")
-        self.following.hurry([self.location.url]).addErrback(lambda _: None)
-        while not await self._past(commit):
-            if self.trouble.startswith(commit[:7]):
-                raise Refused(self.trouble)
+        await self.following.hurry([self.location.url])
+        while not await self._past(self.location, commit):
+            if self.trouble:
+                raise Refused(f"the headquarters is not followed: {self.trouble}")
+            if self.following.known.get(self.location) == self.commit:
+                raise Refused(f"{self.location} has no {commit[:12]}; it is at {self.commit[:7]}")
             waiting: Deferred[None] = Deferred(lambda gone: self._waiting.remove(gone))
             self._waiting.append(waiting)
             await waiting
 
-    async def _past(self, commit: str) -> bool:
-        if self.headquarters is None or self.location is None:
+    async def _past(self, location: Source, commit: str) -> bool:
+        if self.headquarters is None:
             return False
         if self.commit.startswith(commit):
             return True
-        repository = await self.sources.fetch(self.location, self.commit)
+        repository = await self.sources.with_history(location, self.commit)
         return await repository.contains(self.commit, commit)
+
+    async def sweep(self) -> None:
+        """Let go of everything fetched that nothing needs any more."""
+        followed = {self.location, *(self.headquarters.sources if self.headquarters else ())}
+        serving = (await self.ship.ledger.serving()).values()
+        keep = {self.commit, *(one.release.commit for one in serving)}
+        keep |= {one.commit for one in self.ordered.values()}
+        await self.sources.sweep({source.url for source in followed if source}, keep)
 
     async def _take(self, commit: str) -> None:
         """The headquarters moved to `commit`. What serves goes on, whatever comes of it."""
@@ -189,6 +203,7 @@ class Loop:
             for path, standing in headquarters.orders.items()
             if (one := self._put(path, standing)) is not None
         ]
+        self.following.pulse = pulse_of(headquarters.environment, self.pulse)
         self._follow()
         for one in changed:
             self._bring_if_known(one)
@@ -272,6 +287,14 @@ class Loop:
     def _failed(self, failure: Any) -> None:
         if failure.check(CancelledError) is None:
             self._log.failure("something of the headquarters failed", failure)
+
+
+def pulse_of(environment: Mapping[str, str], own: float | None) -> float:
+    """Seconds from one question to the next: the ship's own word, else `.starphleet`'s."""
+    given = environment.get("STARPHLEET_PULSE", "")
+    if own is None and re.fullmatch(r"[1-9][0-9]{0,4}", given):
+        return float(given)
+    return own or PULSE
 
 
 def _emptied(tree: Path) -> None:

@@ -64,6 +64,14 @@ class Sources:
                 await self._get(repository, source, commit)
             return repository
 
+    async def with_history(self, source: Source, commit: str) -> Repository:
+        """A repository with the whole history of `commit`, which was fetched before."""
+        repository = await self.fetch(source, commit)
+        if (repository.path / "shallow").exists() and self.own(source.url) is None:
+            async with self._locks[source.url]:
+                await self._get_everything(repository, source.url)
+        return repository
+
     async def resolve(self, source: Source) -> str:
         """The commit that a short id means. `Refused` when that is none, or may be several."""
         if mine := self.own(source.url):

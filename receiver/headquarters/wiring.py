@@ -24,7 +24,7 @@ from receiver.headquarters.evaluate import Evaluator
 from receiver.headquarters.following import Following
 from receiver.headquarters.git import RemoteGit
 from receiver.headquarters.hosting import NAME, Hosting
-from receiver.headquarters.loop import Loop
+from receiver.headquarters.loop import Loop, pulse_of
 from receiver.headquarters.reading import Reader
 from receiver.headquarters.remotes import lay_remote
 from receiver.headquarters.ships import PushBack
@@ -51,10 +51,10 @@ def put_together(
     path: str,
     git_env: Mapping[str, str],
     ship_files: Path,
-    pulse: float,
+    pulse: float | None,
 ) -> Parts:
     """`path` is `PATH`, `git_env` certificates and proxies for git, `ship_files` the directory of
-    the ship's own settings for services, `pulse` seconds."""
+    the ship's own settings for services, `pulse` seconds, or `None` for the headquarters' word."""
     reactor, layout = ship.reactor, ship.layout
     here = Source(f"{git_address(ship.settings)}/{NAME}")
     own = own_repositories(ship)
@@ -90,12 +90,12 @@ def put_together(
         {**DEFAULTS, "SHIP_NAME": ship.settings.ship_name},
     )
     bringing = Bringing(ship, deploys, sources)
-    loop = Loop(ship, sources, reader, bringing, aboard.adopt, lay)
+    loop = Loop(ship, sources, reader, bringing, aboard.adopt, lay, pulse)
     loop.follow_with(
         Following(
             reactor,
             asking,
-            pulse=pulse,
+            pulse=pulse_of({}, pulse),
             moved=loop.moved,
             lost=loop.lost,
             resolve=sources.resolve,

@@ -141,6 +141,41 @@ def test_killed_between_headquarters_and_deploy(harbour: Harbour) -> None:
     assert says(harbour, "stays/", "app")
 
 
+def test_a_wait_for_a_commit(harbour: Harbour) -> None:
+    """`hq wait` ends well for the newest commit and for one long passed, and says what is wrong
+    with a commit that the headquarters does not have, and with one whose service fails."""
+    base = Base.new(harbour)
+    base.service("app", web("app"))
+    first = base.order({"app/orders": autodeploy("app")})
+    base.follow()
+    assert waited(harbour, first) == (0, "")
+    last = base.order({"more/orders": autodeploy("app")})
+    assert waited(harbour, last) == (0, "")
+    assert says(harbour, "more/", "app")
+    assert waited(harbour, first) == (0, "")
+    status, told = waited(harbour, "0123456789abcdef")
+    assert status == 1
+    assert "has no 0123456789ab" in told
+    base.service("ill", web("ill", ANSWER="500"))
+    worse = base.order({"ill/orders": autodeploy("ill", "export HEALTHCHECK_INIT_DELAY=1")})
+    status, told = waited(harbour, worse)
+    assert status == 1
+    assert "/ill: GET / answered 500" in told
+
+
+def waited(harbour: Harbour, commit: str) -> tuple[int, str]:
+    """How `hq wait` ended, and what it said last."""
+    done = subprocess.run(
+        [*harbour.ssh, "git@localhost", f"hq wait {commit}"],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    return done.returncode, done.stderr.strip().rpartition("\n")[2] if done.returncode else ""
+
+
 def test_services_survive_a_headquarters_that_is_gone(harbour: Harbour) -> None:
     """The headquarters cannot be read any more: everything serves on, also after a restart, the
     trouble is told; when it is back it is followed."""
@@ -174,7 +209,10 @@ def test_https_and_ssh_sources(tmp_path: Path) -> None:
         "STARPHLEET_PRIVATE_KEY": str(key),
     }
     try:
-        with sshd(tmp_path, key.with_suffix(".pub")) as port, Harbour(tmp_path / "a", settings) as harbour:
+        with (
+            sshd(tmp_path, key.with_suffix(".pub")) as port,
+            Harbour(tmp_path / "a", settings) as harbour,
+        ):
             harbour.up()
             base = Base.new(harbour)
             app = harbour.app(web("one"), "code")
