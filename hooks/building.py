@@ -62,12 +62,12 @@ class Workshop:
         place = self.layout.build_place(cache, container.name)
         await in_thread(self.reactor, _fresh, place)
         try:
-            await self._prescribed("on_containerize", container, orders, cache, say)
             if orders.repository is not None:
                 await orders.repository.lay(orders.release.commit, place, self.layout.scratch)
+            await self._prescribed("on_containerize", container, orders, cache, say)
+            built = NOTHING
+            if orders.repository is not None:
                 built = await self._compile(container, orders, chosen, cache, say)
-            else:
-                built = NOTHING
             await self._prescribed("after_containerize", container, orders, cache, say)
             _move(place, container.app)
         finally:
@@ -106,7 +106,7 @@ class Workshop:
         await in_thread(self.reactor, self.runtime.own, container, [site.place])
         script = f"{self.runtime.seen_at(container, shared(self.layout, container)[1])}/{name}"
         env = {**self.settings.build_env, **site.roots, **orders.environment}
-        env["ORDERS_IN"] = site.app
+        env |= {"ORDERS_IN": site.app, "ORDERS_NAME": orders.service.lstrip("/")}
         ended = await site.run(["/bin/sh", "-c", IN_THE_APP, script, site.app], env, say.output)
         if not ended.ok:
             raise BuildError(f"{name}: {ended}")

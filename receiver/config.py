@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from attrs import frozen
+from attrs import field, frozen
 
 from containers.interface import Limits
 from hooks.environment import read_env_file
@@ -51,6 +51,7 @@ class Config:
     public_key: Path | None
     ship_files: Path
     pulse: float | None
+    hook_secret: str = field(repr=False)
 
 
 def load(environ: Mapping[str, str] | None = None) -> Config:
@@ -109,6 +110,7 @@ def load(environ: Mapping[str, str] | None = None) -> Config:
         public_key=read.file("STARPHLEET_PUBLIC_KEY"),
         ship_files=Path(read.text("STARPHLEET_SHIP_FILES", _ship_files(layout))),
         pulse=read.pulse(),
+        hook_secret=read.text("STARPHLEET_HOOK_SECRET", ""),
     )
 
 

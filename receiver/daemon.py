@@ -8,6 +8,7 @@ import shutil
 import sys
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,16 +36,20 @@ from hooks.settings import git_address
 from hooks.ship import Ship
 from hooks.underway import Deploys
 from proxy.nginx import Proxy
-from receiver import keyring
+from proxy.routes import Backend, Route
+from receiver import keyring, webhooks
 from receiver.commands import Commands
 from receiver.config import Config
+from receiver.headquarters.loop import Loop
 from receiver.headquarters.ships import ship_name
 from receiver.headquarters.wiring import located, put_together
 from receiver.relay import Relay
 from receiver.rooms import GitRoom, rooms
 from receiver.ssh.server import ssh_factory
+from receiver.webhooks import Webhooks
 
 HOUR = 3600.0
+HOOKS = Route("/starphleet/hooks", (), webhooks.PATH)
 GIT_SECONDS = 600.0
 GIT_KEPT = 1 << 26  # bytes of output kept: a file read from a tree, ids of a shallow history
 
@@ -77,9 +82,6 @@ async def serve(reactor: Any, config: Config, stop: Deferred[None]) -> None:
 
 
 async def _sail(reactor: Any, config: Config, ship: Ship, stop: Deferred[None]) -> None:
-    await boot(ship)
-    git_hooks = lay_hooks(config.layout)
-    config.layout.socket.unlink(missing_ok=True)
     deploys = Deploys(ship)
     parts = put_together(
         ship,
@@ -90,6 +92,10 @@ async def _sail(reactor: Any, config: Config, ship: Ship, stop: Deferred[None]) 
         pulse=config.pulse,
     )
     loop = parts.loop
+    hooked = webhooks.listen(reactor, Webhooks(partial(_hook_secret, config, loop), loop.hurry))
+    await boot(ship, {HOOKS: Backend("starphleet-hooks", "127.0.0.1", hooked.getHost().port)})
+    git_hooks = lay_hooks(config.layout)
+    config.layout.socket.unlink(missing_ok=True)
     loop.set_out(located(config.layout.headquarters, config.headquarters))
     lasting = [
         _lasting(rounds(reactor, ship)),
@@ -127,6 +133,7 @@ async def _sail(reactor: Any, config: Config, ship: Ship, stop: Deferred[None]) 
         _log.info("the ship stops")
         await listening.stopListening()
         await asked.stopListening()
+        await hooked.stopListening()
         for one in lasting:
             one.cancel()
         loop.stop()
@@ -135,6 +142,12 @@ async def _sail(reactor: Any, config: Config, ship: Ship, stop: Deferred[None]) 
         await deploys.stop()
         await ship.services.stand_down()
         await ship.proxy.stop()
+
+
+def _hook_secret(config: Config, loop: Loop) -> str:
+    """What is set for this ship, else in `.starphleet` or the ship's own files."""
+    given = loop.headquarters.environment if loop.headquarters else {}
+    return config.hook_secret or given.get(webhooks.SECRET, "")
 
 
 async def _hourly(reactor: Any, work: Callable[[], Awaitable[None]]) -> None:

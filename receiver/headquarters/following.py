@@ -138,15 +138,19 @@ class Following:
         for url in sorted(fresh):
             self._ask_now(self._places[url])
 
+    def meant(self, urls: Collection[str] | None) -> list[str]:
+        """The URLs that are followed and mean a repository of `urls` (`None`: any)."""
+        wanted = None if urls is None else {same(url) for url in urls}
+        return [url for url in self._places if wanted is None or same(url) in wanted]
+
     def hurry(self, urls: Collection[str] | None = None) -> Deferred[None]:
         """Ask these (`None`: all) now, even what does not answer; fires when all have answered.
 
         A URL means every followed one of the same repository.
         """
-        meant = None if urls is None else {same(url) for url in urls}
-        places = [p for p in self._places.values() if meant is None or same(p.url) in meant]
         answered: list[Deferred[None]] = []
-        for place in places:
+        for url in self.meant(urls):
+            place = self._places[url]
             waiting: Deferred[None] = Deferred(place.waiting.remove)
             answered.append(waiting)
             place.waiting.append(waiting)

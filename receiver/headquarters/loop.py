@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import time
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Collection, Coroutine, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +95,11 @@ class Loop:
         self.bringing.stop()
         for going in list(self._going):
             going.cancel()
+
+    def hurry(self, urls: Collection[str] | None) -> int:
+        """Ask these (`None`: everything that is followed) now; how many that are."""
+        self.following.hurry(urls)
+        return len(self.following.meant(urls))
 
     def moved(self, source: Source, commit: str) -> None:
         """`source` is at another commit than before."""

@@ -65,9 +65,10 @@ def test_the_watchdog_starts_again_what_is_ill(base: Base) -> None:
 
 
 def test_what_orders_prescribe_around_the_build(base: Base) -> None:
-    """`on_containerize` runs before the source is there, `after_containerize` in the built app;
+    """`on_containerize` runs before the buildpack, `after_containerize` after it, both in the app;
     what they print is told; one that fails stops the deploy with its name."""
-    base.service("dock", {**web("dock"), "note": "from the source\n"})
+    built = {"package.json": '{"name": "x", "scripts": {"build": "mv raw note"}}'}
+    base.service("dock", {**web("dock"), **built, "raw": "from the source\n"})
     script = "#!/bin/sh\necho {} in the app: $(ls) for $ORDERS_NAME\n{}"
     base.order(
         {
@@ -80,8 +81,9 @@ def test_what_orders_prescribe_around_the_build(base: Base) -> None:
     said = (base.harbour.root / "logs" / "%2Fdock.deploy").read_text().splitlines()
     (before,) = [line for line in said if "before in the app:" in line]
     (after,) = [line for line in said if "after in the app:" in line]
-    assert "note" not in before
-    assert "note" in after
+    assert " raw " in before
+    assert " note " in after
+    assert after.endswith(" for dock")
     app = base.harbour.root / "containers" / container(base, "/dock")
     assert [one.read_text() for one in app.rglob("note")] == ["changed\n"]
     base.order({"dock/after_containerize": "#!/bin/sh\nexit 3\n"})
