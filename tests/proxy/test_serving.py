@@ -6,7 +6,7 @@ import gzip
 
 import psutil
 
-from proxy.routes import Backend
+from proxy.routes import Backend, Route
 from tests.proxy.reactor import free_port, until
 from tests.proxy.world import ProxyCase, route
 
@@ -72,6 +72,32 @@ class PathTests(ProxyCase):
         ):
             answer = await self.fetch(target)
             self.assertEqual((answer.json["app"], answer.json["target"]), (name, seen))
+
+    async def test_services_named_by_their_path(self) -> None:
+        """A service may be called as its path is, slashes and all: it comes, switches and goes."""
+        one, two = self.app("one"), self.app("two")
+        proxy = await self.started()
+        for name in ("/", "/a/b"):
+            there = Route(name, (), f"{name.rstrip('/')}/")
+            for app in (one, two):
+                await proxy.publish(there, app.backend)
+                answer = await self.fetch(f"{there.path}x")
+                self.assertEqual((answer.json["app"], answer.json["target"]), (app.name, "/x"))
+                self.assertEqual(answer.headers["X-Starphleet-Service"], name)
+            await proxy.withdraw(name)
+            self.assertEqual((await self.fetch(f"{there.path}x")).status, 404)
+
+    async def test_the_ships_own_path(self) -> None:
+        """Below /starphleet/ the ship alone answers, whatever has the root; what it has there is
+        reached."""
+        root, own = self.app("root"), self.app("own")
+        proxy = await self.started()
+        self.assertEqual((await self.fetch("/starphleet/x")).status, 404)
+        await proxy.publish(Route("/", (), "/"), root.backend)
+        await proxy.publish(Route("/starphleet/hooks", (), "/starphleet/hooks/"), own.backend)
+        self.assertEqual((await self.fetch("/starphleet/x")).status, 404)
+        self.assertEqual((await self.fetch("/starphleet/hooks/x")).json["app"], "own")
+        self.assertEqual((await self.fetch("/starphleets/x")).json["app"], "root")
 
 
 class HeaderTests(ProxyCase):
