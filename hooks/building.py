@@ -19,10 +19,12 @@ from containers.files import remove
 from containers.interface import Container, Exit, Limits, Mount, Runtime
 from containers.spawn import run
 from containers.watching import in_thread
+from hooks.elsewhere import Fetching, elsewhere, origin_of
 from hooks.errors import Unreachable
 from hooks.layout import Layout
 from hooks.ledger import Launch
 from hooks.orders import Orders
+from hooks.repository import Repository
 from hooks.say import Say
 from hooks.settings import Settings
 from hooks.standing import Job
@@ -64,6 +66,7 @@ class Workshop:
         try:
             if orders.repository is not None:
                 await orders.repository.lay(orders.release.commit, place, self.layout.scratch)
+                await self._complete(orders.repository, container, orders, cache, say)
             await self._prescribed("on_containerize", container, orders, cache, say)
             built = NOTHING
             if orders.repository is not None:
@@ -73,6 +76,21 @@ class Workshop:
         finally:
             await in_thread(self.reactor, _clear, place.parent)
         return built
+
+    async def _complete(
+        self, repository: Repository, container: Container, orders: Orders, cache: Path, say: Say
+    ) -> None:
+        """Fetch what the commit keeps elsewhere."""
+        wanted = await elsewhere(repository, orders.release.commit)
+        if not wanted.submodules and not wanted.large:
+            return
+        site = _Site(self, container, (), cache, self.layout.scratch, ordered=False)
+        await in_thread(self.reactor, self.runtime.own, container, [site.place])
+        env = {**self.settings.build_env, **site.roots}
+        search = self.git_env.get("PATH", "")
+        await Fetching(site.run, site.app, site.cache, env, search, say).fetch(
+            wanted, origin_of(orders)
+        )
 
     async def _compile(
         self, container: Container, orders: Orders, chosen: Pack | None, cache: Path, say: Say

@@ -210,6 +210,7 @@ class Loop:
         ]
         self.following.pulse = pulse_of(headquarters.environment, self.pulse)
         self._follow()
+        self._lay_what_is_known(headquarters, before.remotes if before else {})
         for one in changed:
             self._bring_if_known(one)
         await self.beside(headquarters)
@@ -264,12 +265,19 @@ class Loop:
         theirs = self.headquarters.sources if self.headquarters else set()
         return self.following.follow({self.location} | theirs)
 
+    def _lay_what_is_known(self, headquarters: Headquarters, before: Mapping[str, Source]) -> None:
+        """Lay new remotes whose commit is known by another name; the others are told of theirs."""
+        for path, remote in headquarters.remotes.items():
+            commit = self.following.known.get(remote)
+            if commit and before.get(path) != remote:
+                self._go(self._lay(path, remote, commit))
+
     async def _lay(self, path: str, source: Source, commit: str) -> None:
         try:
             await self.lay(path, source, commit)
         except KNOWN as error:
             self._log.error("{path}/remote: {error}", path=path, error=error)
-            if isinstance(error, Unreachable):
+            if not isinstance(error, Refused):
                 self.following.forget(source)
 
     async def _forget_others(self, headquarters: Headquarters) -> None:
