@@ -26,8 +26,9 @@ Run = Callable[[Sequence[str], Mapping[str, str], Output], Awaitable[Outcome]]
 MOST = 200  # submodules of a commit
 LARGEST = 1 << 16  # bytes of a .gitattributes that is read
 _SUBMODULE = "160000"
-_HTTPS = {"GIT_ALLOW_PROTOCOL": "https", "GIT_CONFIG_COUNT": "1"}
-_ANYBODYS = {"GIT_CONFIG_KEY_0": "safe.directory", "GIT_CONFIG_VALUE_0": "*"}
+_HTTPS = {**HARDENED, "GIT_ALLOW_PROTOCOL": "https", "GIT_LFS_SKIP_SMUDGE": "0"}
+_ANYBODYS = {"safe.directory": "*"}
+_LARGE_TOO = {"filter.lfs.process": "git-lfs filter-process", "filter.lfs.required": "true"}
 
 # $1 the app, $2 where it is from ("" for nowhere that could be reached), $3… MODE,ID,PATH of each.
 _SUBMODULES = """\
@@ -119,10 +120,12 @@ class Fetching:
     async def fetch(self, wanted: Elsewhere, origin: str) -> None:
         """Complete the app with what is `wanted`. `Unreachable` when it cannot be had, `BuildError`
         when it will never be."""
+        lfs = shutil.which("git-lfs", path=self.search) is not None
         if wanted.submodules:
             self.say.header(f"Fetching submodules: {len(wanted.submodules)}")
-            await self._sh(_SUBMODULES, "submodules", origin, *wanted.submodules)
-        if wanted.large and shutil.which("git-lfs", path=self.search) is None:
+            settings = {**_ANYBODYS, **(_LARGE_TOO if lfs else {})}
+            await self._sh(_SUBMODULES, "submodules", settings, origin, *wanted.submodules)
+        if wanted.large and not lfs:
             self.say.header("Files of Git LFS stay pointers: there is no git-lfs on this ship")
         elif wanted.large:
             if not origin and not wanted.large_at:
@@ -131,11 +134,11 @@ class Fetching:
                     ".lfsconfig, [lfs] url = https://…"
                 )
             self.say.header("Fetching files of Git LFS")
-            await self._sh(_LARGE_FILES, "files of Git LFS", origin, f"{self.cache}/lfs")
+            await self._sh(_LARGE_FILES, "files of Git LFS", _ANYBODYS, origin, f"{self.cache}/lfs")
 
-    async def _sh(self, script: str, what: str, *words: str) -> None:
+    async def _sh(self, script: str, what: str, settings: Mapping[str, str], *words: str) -> None:
         tail = Tail(8)
-        env = {**self.env, **HARDENED, **_HTTPS, **_ANYBODYS}
+        env = {**self.env, **_HTTPS, **_as_environment(settings)}
         ended = await self.run(["/bin/sh", "-c", script, "sh", self.app, *words], env, tail.feed)
         if ended.ok:
             return
@@ -146,3 +149,11 @@ class Fetching:
         if any("not allowed" in line for line in said):
             raise BuildError(f"{what}: only https is fetched in a build: {why}")
         raise Unreachable(f"{what} could not be fetched: {why}")
+
+
+def _as_environment(settings: Mapping[str, str]) -> dict[str, str]:
+    """git's settings as variables, so that every git below has them."""
+    found = {"GIT_CONFIG_COUNT": str(len(settings))}
+    for number, (name, value) in enumerate(settings.items()):
+        found |= {f"GIT_CONFIG_KEY_{number}": name, f"GIT_CONFIG_VALUE_{number}": value}
+    return found

@@ -191,6 +191,18 @@ def test_large_files_replace_their_pointers(harbour: Harbour, large: LargeFiles)
     assert harbour.get(url).text == "newer\n"
 
 
+def test_large_files_of_a_submodule(harbour: Harbour, server: GitServer, large: LargeFiles) -> None:
+    """A submodule's large files are fetched from where the submodule says they are, the app's from
+    where the app says."""
+    album = harbour.app(files(large), "album")
+    publish(server, "album", album)
+    app = harbour.app(files(large), "shelf")
+    submodule(app, "album", f"{server.url}/album.git", album.git("rev-parse", "HEAD").text.strip())
+    url = app.push("shelf").url
+    for at in ("big", "album/big"):
+        assert harbour.get(f"{url}{at}").text.encode() == LARGE
+
+
 def test_large_files_from_nowhere(harbour: Harbour, large: LargeFiles) -> None:
     """A push whose large files are nobody knows where is refused with what to do."""
     pushed = files(large)
