@@ -13,6 +13,7 @@ from tests.bench.big import big
 from tests.bench.flask import flask
 from tests.bench.measure import HEADINGS, Line, shown
 from tests.bench.nothing import nothing
+from tests.bench.pulse import pulse
 from tests.bench.scene import Scene, scene
 from tests.bench.start import start
 
@@ -23,6 +24,7 @@ COMPARISONS: dict[str, Comparison] = {
     "nothing": nothing,
     "big": big,
     "start": start,
+    "pulse": pulse,
 }
 
 
