@@ -92,6 +92,11 @@ class Layout:
         return self.root / "known_hosts"
 
     @property
+    def connections(self) -> Path:
+        """Sockets of the ssh connections that are kept."""
+        return self.root / "run" / "ssh"
+
+    @property
     def headquarters(self) -> Path:
         """One line: where the headquarters is."""
         return self.root / "headquarters"
@@ -158,6 +163,7 @@ class Layout:
             self.root,
             self.authorized_keys,
             self.socket.parent,
+            self.connections,
             self.repositories,
             self.containers,
             self.caches,

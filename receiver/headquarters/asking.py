@@ -12,6 +12,7 @@ from twisted.python.failure import Failure
 
 from hooks.errors import Unreachable
 from hooks.repository import Repository
+from receiver.headquarters.connections import Connections
 from receiver.headquarters.git import RemoteGit, upload_pack
 from receiver.headquarters.https import Https
 from receiver.headquarters.refs import Found, answers, asked, listed
@@ -33,7 +34,8 @@ def nobodys(url: str) -> Repository | None:
 class Asking:
     """`own` knows the URLs that mean a repository of this ship, which is read where it lies.
 
-    https servers that speak version 2 are asked over kept-alive connections, all else by git.
+    https servers that speak version 2 are asked over kept-alive connections, all else by git, which
+    shares one login to each ssh host.
     """
 
     reactor: Any
@@ -42,7 +44,11 @@ class Asking:
     seconds: float = field(default=SECONDS, kw_only=True)
     _turns: Turns = field(factory=Turns, init=False)
     _https: Https | None = field(default=None, init=False)
+    _connections: Connections = field(init=False)
     _by_git_until: dict[str, float] = field(factory=dict, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._connections = Connections(self.reactor, self.git.layout, self.git.path)
 
     async def ask(self, url: str, refs: Collection[str]) -> dict[str, str | None]:
         """The commit of each of `refs`: "" (the default branch), a branch, a tag, or a full id.
@@ -60,6 +66,7 @@ class Asking:
 
     async def close(self) -> None:
         """End what is kept open between questions."""
+        await self._connections.close()
         if self._https is not None:
             await self._https.close()
 
@@ -120,7 +127,9 @@ class Asking:
         place = str(mine.path) if mine else url
         peeled = [f"{name}^{{}}" for name in names]
         words = ["ls-remote", "--quiet", *upload_pack(place), "--end-of-options", place]
-        said = await self.git(place, [*words, *names, *peeled], seconds=self.seconds)
+        by = self._connections.options(place)
+        said = await self.git(place, [*words, *names, *peeled], seconds=self.seconds, by=by)
+        self._connections.keep(place)
         return listed(said.decode("utf-8", "replace"))
 
 

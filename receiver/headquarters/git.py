@@ -55,10 +55,13 @@ def _for_paths(url: str) -> list[str]:
     return ["-c", "protocol.file.allow=always"] if is_path(url) else []
 
 
-def environment(layout: Layout, url: str, path: str, extra: Mapping[str, str]) -> dict[str, str]:
-    """Git's environment for `url`. `path` is `PATH`; `extra` certificates and proxies."""
+def environment(
+    layout: Layout, url: str, path: str, extra: Mapping[str, str], by: Sequence[str] = ()
+) -> dict[str, str]:
+    """Git's environment for `url`. `path` is `PATH`; `extra` certificates and proxies; `by` more
+    options of ssh."""
     login = parted(url)
-    ssh = ["ssh", *options(layout, login[0] if login else None)]
+    ssh = ["ssh", *options(layout, login[0] if login else None), *by]
     return {
         "PATH": path,
         "HOME": "/nonexistent",
@@ -79,14 +82,16 @@ class RemoteGit:
     path: str
     extra: Mapping[str, str] = field(factory=dict)
 
-    async def __call__(self, url: str, words: Sequence[str], *, seconds: float) -> bytes:
-        """What `git WORDS` prints. `url` is what the words talk to.
+    async def __call__(
+        self, url: str, words: Sequence[str], *, seconds: float, by: Sequence[str] = ()
+    ) -> bytes:
+        """What `git WORDS` prints. `url` is what the words talk to, `by` more options of ssh.
 
         `Refused` when that is no URL that is followed, `Unreachable` when git fails or takes too
         long.
         """
         source_of_operator(url, "the repository")
-        env = environment(self.layout, url, self.path, self.extra)
+        env = environment(self.layout, url, self.path, self.extra, by)
         limits = Limits(seconds=seconds, output=MOST)
         try:
             done = await run(

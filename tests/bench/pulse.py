@@ -50,7 +50,7 @@ def costs(scene: Scene, server: GitServer, repositories: Sequence[Path]) -> Iter
         (
             "ssh",
             [f"ssh://{user}@localhost:{scene.sshd_port}{p}" for p in repositories[:BY_SSH]],
-            1.5,
+            0.3,
         ),
     ]:
         ours, gits = asked(scene, server, urls)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import getpass
 import shutil
+import signal
 import subprocess
 
 from twisted.internet import reactor
+from twisted.internet.task import deferLater
 
 from hooks.errors import Unreachable
 from receiver.headquarters.asking import Asking
+from receiver.headquarters.connections import IDLE
 from receiver.headquarters.git import reason
 from receiver.headquarters.ssh import is_known
 from tests.bench.scene import sshd
@@ -33,12 +36,51 @@ class BySsh(GitCase):
         self.host = f"[127.0.0.1]:{port}"
         self.url = f"ssh://{getpass.getuser()}@127.0.0.1:{port}{self.work.path}"
         self.asking = Asking(reactor, self.remote())
+        self.addCleanup(lambda: self.started(self.asking.close()))
 
     async def test_login(self) -> None:
         """With the deploy key, which is closed first; the host's key is recorded."""
         self.assertEqual(await self.asking.ask(self.url, [""]), {"": self.work.tip()})
         self.assertEqual(self.key.stat().st_mode & 0o777, 0o600)
         self.assertTrue(is_known(self.host, (self.layout.known_hosts,)))
+
+    def logins(self) -> int:
+        """How often somebody has logged in so far."""
+        return (self.home / "sshd.log").read_text().count("Accepted publickey")
+
+    async def shared(self) -> None:
+        """Wait until a connection is kept."""
+        while not list(self.layout.connections.iterdir()):
+            await deferLater(reactor, 0.01)
+
+    async def test_questions_share_a_login(self) -> None:
+        """After the first answer one more login serves all questions; when that connection is lost,
+        questions are answered as before; at the end it is gone."""
+        await self.asking.ask(self.url, [""])
+        await self.shared()
+        for _ in range(5):
+            self.assertEqual(await self.asking.ask(self.url, [""]), {"": self.work.tip()})
+        self.assertEqual(self.logins(), 2)
+        (kept,) = self.asking._connections._kept.values()
+        kept.child.signal_group(signal.SIGKILL)
+        await kept.child.ended()
+        self.assertEqual(await self.asking.ask(self.url, [""]), {"": self.work.tip()})
+        self.assertEqual(self.logins(), 3)
+
+    async def test_a_kept_connection_ends(self) -> None:
+        """With the ship, after long without a question, and for a key that is not the ship's any
+        more no question goes by it."""
+        await self.asking.ask(self.url, [""])
+        await self.shared()
+        (kept,) = self.asking._connections._kept.values()
+        self.key.rename(self.key.with_name("other"))
+        self.assertEqual(self.asking._connections.options(self.url), [])
+        self.key.with_name("other").rename(self.key)
+        self.assertNotEqual(self.asking._connections.options(self.url), [])
+        kept.asked -= IDLE + 1
+        self.asking._connections.options("/elsewhere")
+        await kept.child.ended()
+        self.assertEqual(self.asking._connections.options(self.url), [])
 
     async def test_no_key(self) -> None:
         """Is said in our words."""
