@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import sqlite3
+
 from attrs import evolve
 from twisted.internet import reactor
 from twisted.trial.unittest import TestCase
 
 from hooks.ledger import Entry, Launch, Ledger, Serving
 from hooks.naming import Release
+from hooks.standing import Job, Place, Watch
 from tests.hooks.scene import scratch
 
 
@@ -65,6 +68,60 @@ class Ledgers(TestCase):
         await self.ledger.strike("app")
         self.assertEqual(list(await self.ledger.serving()), ["other"])
         self.assertIsNotNone(await self.ledger.last_live("app"))
+
+    async def test_an_ordered_service_is_kept_whole(self) -> None:
+        """Its place, its jobs, its watch and that it is stopped are there after a restart."""
+        ordered = evolve(
+            serving("/a/b"),
+            place=Place("/a/b/", ("x.example.com",)),
+            standing="digest",
+            jobs=(Job("tick", "@hourly"),),
+            watch=Watch("/up", 5.0, 2),
+            stopped=True,
+            orphaned=True,
+        )
+        await self.ledger.record(ordered, entry())
+        self.ledger.close()
+        self.ledger = Ledger(reactor, self.path)  # type: ignore[arg-type]
+        self.assertEqual(await self.ledger.serving(), {"/a/b": ordered})
+
+    async def test_the_history_is_newest_first(self) -> None:
+        """Of one service or of all, at most so many, each with why it began."""
+        for n, service in enumerate(("app", "other", "app")):
+            await self.ledger.note(evolve(entry(ended=float(n)), service=service, why=f"why {n}"))
+        self.assertEqual(
+            [one.why for one in await self.ledger.history(None, 2)], ["why 2", "why 1"]
+        )
+        self.assertEqual(
+            [one.why for one in await self.ledger.history("app", 9)], ["why 2", "why 0"]
+        )
+
+    async def test_what_is_wanted_again_is_counted(self) -> None:
+        """Each wish counts, for the service alone, and is there after a restart."""
+        self.assertEqual(await self.ledger.again("app"), 0)
+        await self.ledger.want_again("app")
+        await self.ledger.want_again("app")
+        self.ledger.close()
+        self.ledger = Ledger(reactor, self.path)  # type: ignore[arg-type]
+        self.assertEqual([await self.ledger.again(name) for name in ("app", "other")], [2, 0])
+
+    async def test_a_ledger_from_before_is_read(self) -> None:
+        """One that a ship without headquarters wrote gets what it lacks, and keeps what it has."""
+        self.ledger.close()
+        self.path.unlink()
+        with sqlite3.connect(self.path) as old:
+            old.execute(
+                "CREATE TABLE deploys (id INTEGER PRIMARY KEY, service TEXT, release TEXT,"
+                " commit_id TEXT, owner TEXT, started REAL, ended REAL, outcome TEXT, reason TEXT,"
+                " steps TEXT)"
+            )
+            old.execute(
+                "INSERT INTO deploys VALUES (1, 'app', 'r', 'c', 'ann', 1, 2, 'live', '', '{}')"
+            )
+        old.close()
+        self.ledger = Ledger(reactor, self.path)  # type: ignore[arg-type]
+        (found,) = await self.ledger.history("app", 1)
+        self.assertEqual((found.why, found.ended), ("", 2.0))
 
     def test_it_is_for_the_ship_alone(self) -> None:
         """It holds environments, so no other user may read it."""

@@ -12,6 +12,7 @@ from hooks.naming import (
     configuration_id,
     repository_name,
     service_name,
+    stem,
 )
 from proxy.routes import SERVICE
 
@@ -20,6 +21,8 @@ BAD_NAMES = [
     "a/", "A", "a--b", "a_b",
     "a b", "-", "a-", "headquarters", "$(id)", "a;b", "a'b", "１",
 ]  # fmt: skip
+
+SEGMENT_OF_A_PATH = r"[A-Za-z0-9][A-Za-z0-9._~-]{0,6}"
 
 branches = st.text(
     st.characters(codec="utf-8", exclude_categories=("Cs", "Cc")), min_size=1, max_size=12
@@ -74,3 +77,21 @@ class Names(SynchronousTestCase):
         for name, value in environment.items():
             changed = {**environment, name: value + "x"}
             assert configuration_id(changed) != configuration_id(environment)
+
+
+class Stems(SynchronousTestCase):
+    def test_a_pushed_name_stays(self) -> None:
+        """A name that needs nothing is used as it is."""
+        self.assertEqual(stem("shop"), "shop")
+
+    @given(st.lists(st.from_regex(SEGMENT_OF_A_PATH, fullmatch=True), min_size=1, max_size=3))
+    def test_paths_stay_apart(self, segments: list[str]) -> None:
+        """The stem of a path is a file name, and no other path of those that differ by a letter's
+        case, a slash or a dash has it."""
+        path = "/" + "/".join(segments)
+        others = {path.swapcase(), path.replace("-", "/"), path.replace("/", "-"), f"{path}/x"}
+        name = stem(path)
+        self.assertRegex(name, r"\A(?![.-])[a-z0-9.-]+\Z")
+        for other in others - {path}:
+            if SERVICE.fullmatch(other):
+                self.assertNotEqual(stem(other), name)

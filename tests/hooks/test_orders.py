@@ -7,11 +7,20 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from hooks.environment import effective, read_env_file
 from hooks.errors import Refused
-from hooks.orders import Orders, healthcheck_path, orders_of_push
+from hooks.orders import (
+    NO_COMMIT,
+    Orders,
+    healthcheck_path,
+    orders_of_push,
+    orders_of_standing,
+)
 from hooks.push import read_push
-from tests.hooks.scene import bare, commit, git, scratch
+from hooks.repository import Repository
+from hooks.standing import UNPUBLISHED, Place, Source, StandingOrders
+from tests.hooks.scene import bare, commit, git, git_at_once, scratch
 
 ZERO = "0" * 40
+SOURCE = Source("https://example.com/code", "main")
 
 
 class EnvFiles(SynchronousTestCase):
@@ -67,3 +76,48 @@ class OrdersOfPushes(SynchronousTestCase):
         """HEALTHCHECK wins over the healthcheck file, and neither means none."""
         self.assertEqual(healthcheck_path({"HEALTHCHECK": "/v"}, "/f\n"), "/v")
         self.assertIsNone(healthcheck_path({}, "# nothing\n\n"))
+
+
+class StandingOrdersOfASource(SynchronousTestCase):
+    def orders(self, files: dict[str, str], again: int = 0, **environment: str) -> Orders:
+        home = scratch(self)
+        oid = commit(home / "work", files)
+        repository = Repository(home / "work" / ".git", git_at_once)
+        standing = StandingOrders("a/b", SOURCE, environment, "digest", {}, Place("/a/b/"))
+        return self.successResultOf(
+            Deferred.fromCoroutine(
+                orders_of_standing(
+                    standing, repository, oid, owner="ann", again=again, why="ordered"
+                )
+            )
+        )
+
+    def test_orders_are_stronger_than_the_source(self) -> None:
+        """`.env` of the source gives way to the orders' environment; the rest is the source's."""
+        found = self.orders(
+            {".env": "A=source\nB=source\n", "Procfile": "web: x\n", "healthcheck": "/up\n"},
+            A="orders",
+        )
+        self.assertEqual((found.environment["A"], found.environment["B"]), ("orders", "source"))
+        self.assertEqual((found.processes, found.healthcheck), ({"web": "x"}, "/up"))
+        self.assertEqual((found.service, found.branch, found.ttl), ("/a/b", "main", None))
+
+    def test_what_makes_another_release(self) -> None:
+        """An environment that comes out otherwise, and a wish to have it again, do; a variable that
+        the orders override does not."""
+        same = {".env": "A=1\n"}
+        plain = self.orders(same, A="2").release.configuration
+        self.assertEqual(self.orders({".env": "A=3\n"}, A="2").release.configuration, plain)
+        for other in (self.orders(same, A="4"), self.orders(same, again=1, A="2")):
+            self.assertNotEqual(other.release.configuration, plain)
+
+    def test_jobs_alone_need_no_source(self) -> None:
+        """Without a source there is nothing to read, and an identity all the same."""
+        standing = StandingOrders("night", None, {}, "digest", {}, UNPUBLISHED)
+        found = self.successResultOf(
+            Deferred.fromCoroutine(
+                orders_of_standing(standing, None, NO_COMMIT, owner="hq", again=0, why="")
+            )
+        )
+        self.assertIsNone(found.repository)
+        self.assertEqual(str(found.release)[:6], "night-")

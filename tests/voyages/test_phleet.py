@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from tests.bench.pulse import silent
 from tests.bench.scene import sshd
 from tests.buildpacks.gitserver import GitServer
 from tests.voyages.apps import slow_build, web
 from tests.voyages.base import PUBLIC, Base, autodeploy, path, says, status, wait_for
-from tests.voyages.harbour import Harbour, until
+from tests.voyages.harbour import Harbour, free_port, until
 
 QUICK = {"STARPHLEET_PULSE": "1"}
 
@@ -24,6 +25,15 @@ def harbour(tmp_path: Path) -> Iterator[Harbour]:
     with Harbour(tmp_path / "a", QUICK) as harbour:
         harbour.up()
         yield harbour
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[GitServer]:
+    """A git server over https, for the repositories in `served`."""
+    (tmp_path / "served").mkdir()
+    server = GitServer(tmp_path / "served")
+    yield server
+    server.stop()
 
 
 def files(base: Base, branch: str = "main") -> dict[str, str]:
@@ -70,7 +80,7 @@ def test_two_ships_follow_one_headquarters(tmp_path: Path) -> None:
 
 
 def troubles(harbour: Harbour) -> bool:
-    return "no trouble" not in harbour.starphleet("status", "--trouble").text
+    return "no trouble" not in troubles_of(harbour)
 
 
 def test_one_bad_order_of_fifty(harbour: Harbour) -> None:
@@ -195,54 +205,76 @@ def test_services_survive_a_headquarters_that_is_gone(harbour: Harbour) -> None:
     wait_for(harbour, "app/", "back")
 
 
-def test_https_and_ssh_sources(tmp_path: Path) -> None:
+def test_https_and_ssh_sources(tmp_path: Path, server: GitServer) -> None:
     """Orders follow an https repository whose certificate the ship trusts, and an ssh repository
     with the ship's key; a private key given by STARPHLEET_PRIVATE_KEY is used."""
-    served = tmp_path / "served"
-    served.mkdir()
     key = tmp_path / "deploy"
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(key)], check=True)
-    server = GitServer(served)
     settings = {
         **QUICK,
         "SSL_CERT_FILE": str(server.pem),
         "STARPHLEET_PRIVATE_KEY": str(key),
     }
-    try:
-        with (
-            sshd(tmp_path, key.with_suffix(".pub")) as port,
-            Harbour(tmp_path / "a", settings) as harbour,
-        ):
-            harbour.up()
-            base = Base.new(harbour)
-            app = harbour.app(web("one"), "code")
-            bare = served / "code.git"
-            subprocess.run(["git", "clone", "-q", "--bare", str(app.path), str(bare)], check=True)
-            https = f"{server.url}/code.git#master"
-            ssh = f"ssh://{user()}@localhost:{port}{bare}#master"
-            base.order(
-                {
-                    "secure/orders": f"{PUBLIC}autodeploy {https}\n",
-                    "shell/orders": f"{PUBLIC}autodeploy {ssh}\n",
-                }
-            )
-            base.follow()
-            for at in ("secure/", "shell/"):
-                wait_for(harbour, at, "one")
-            app.commit(web("two"))
-            app.git("push", "-q", str(bare), "HEAD:refs/heads/master")
-            for at in ("secure/", "shell/"):
-                wait_for(harbour, at, "two")
-            shutil.rmtree(bare)
-            until(lambda: "code.git" in harbour.starphleet("status", "--trouble").text, "is told")
-            for at in ("secure/", "shell/"):
-                assert says(harbour, at, "two")
-    finally:
-        server.stop()
+    with (
+        sshd(tmp_path, key.with_suffix(".pub")) as port,
+        Harbour(tmp_path / "a", settings) as harbour,
+    ):
+        harbour.up()
+        base = Base.new(harbour)
+        app = harbour.app(web("one"), "code")
+        bare = tmp_path / "served" / "code.git"
+        subprocess.run(["git", "clone", "-q", "--bare", str(app.path), str(bare)], check=True)
+        https = f"{server.url}/code.git#master"
+        ssh = f"ssh://{user()}@localhost:{port}{bare}#master"
+        base.order(
+            {
+                "secure/orders": f"{PUBLIC}autodeploy {https}\n",
+                "shell/orders": f"{PUBLIC}autodeploy {ssh}\n",
+            }
+        )
+        base.follow()
+        for at in ("secure/", "shell/"):
+            wait_for(harbour, at, "one")
+        app.commit(web("two"))
+        app.git("push", "-q", str(bare), "HEAD:refs/heads/master")
+        for at in ("secure/", "shell/"):
+            wait_for(harbour, at, "two")
+        shutil.rmtree(bare)
+        until(lambda: "code.git" in harbour.starphleet("status", "--trouble").text, "is told")
+        for at in ("secure/", "shell/"):
+            assert says(harbour, at, "two")
 
 
 def user() -> str:
     return subprocess.check_output(["id", "-un"], text=True).strip()
+
+
+def test_bad_repositories_delay_nobody(tmp_path: Path, server: GitServer) -> None:
+    """A repository that hangs, ten that are not there and a host that is not: the one good service
+    is deployed, and a commit to it is live, as if they were not; each is named in status."""
+    settings = {**QUICK, "SSL_CERT_FILE": str(server.pem)}
+    with silent() as hangs, Harbour(tmp_path / "a", settings) as harbour:
+        harbour.up()
+        base = Base.new(harbour)
+        app = base.service("good", web("one"))
+        bad = {f"bad/{n}": f"{server.url}/none-{n}.git" for n in range(10)}
+        bad |= {
+            "hangs": f"https://127.0.0.1:{hangs}/x.git",
+            "shut": f"https://127.0.0.1:{free_port()}/x.git",
+        }
+        orders = {f"{at}/orders": f"{PUBLIC}autodeploy {url}\n" for at, url in bad.items()}
+        base.order({**orders, "good/orders": autodeploy("good")})
+        base.follow()
+        wait_for(harbour, "good/", "one")
+        for n in range(3):
+            app.commit(web(f"next {n}"))
+            base.publish(app, "good")
+            until(lambda n=n: says(harbour, "good/", f"next {n}"), "it is live", seconds=10)  # type: ignore[misc]
+        until(lambda: all(f"/{at} " in troubles_of(harbour) for at in bad), "all are named")
+
+
+def troubles_of(harbour: Harbour) -> str:
+    return harbour.starphleet("status", "--trouble").text
 
 
 def test_status_is_whole_as_json(harbour: Harbour) -> None:
