@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any
 
 from attrs import asdict, define
@@ -183,7 +183,7 @@ class Commands:
         name = _named(words)
         one = self.loop.ordered.get(name.strip("/"))
         if one is None:
-            raise Refused(f"no orders for {name}{_known(self.loop.ordered)}")
+            raise Refused(f"no orders for {name}{_known(f'/{path}' for path in self.loop.ordered)}")
         if not one.commit and one.standing.source is not None:
             raise Refused(f"{name}: {one.reason or 'its source was not read yet'}")
         return one
@@ -203,6 +203,6 @@ def _named(words: Sequence[str]) -> str:
     return words[0]
 
 
-def _known(names: Sequence[str] | dict[str, Any]) -> str:
-    shown = ", ".join(sorted(f"/{name.lstrip('/')}" for name in names)[:12])
+def _known(names: Iterable[str]) -> str:
+    shown = ", ".join(sorted(names)[:12])
     return f"; there are {shown}" if shown else ""

@@ -63,7 +63,7 @@ class Relay(Factory):
             reason = clean(f"{error}{self._full()}")[:LONGEST]
             conversation.explain(error, reason)
             return {"verdict": reason}
-        except CancelledError:
+        except (CancelledError, Left):
             raise
         except Exception:
             self.log.failure("{hook} failed", hook=question["hook"])

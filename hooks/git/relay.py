@@ -19,18 +19,12 @@ STOPPED = "the ship stopped; what served before serves again when it is back: pu
 def main() -> int:
     hook = os.path.basename(sys.argv[0])
     if hook == "hq-wait":
-        verdict = ask(hook, [], sys.argv[1:])["verdict"]
-        if verdict:
-            show(f" !     {verdict}")
-        return 1 if verdict else 0
+        return 1 if ask(hook, [], sys.argv[1:])["verdict"] else 0
     if hook == "pre-receive":
         count = int(os.environ.get("GIT_PUSH_OPTION_COUNT", "0"))
         options = [os.environ[f"GIT_PUSH_OPTION_{i}"] for i in range(count)]
         updates = [line.split(" ", 2) for line in sys.stdin.read().split("\n")[:-1]]
-        verdict = ask(hook, updates, options)["verdict"]
-        if verdict:
-            show(f" !     {verdict}")
-        return 1 if verdict else 0
+        return 1 if ask(hook, updates, options)["verdict"] else 0
     updates, options = read_commands()
     answer = ask(hook, updates, options)
     for _, _, ref in updates:
@@ -42,7 +36,7 @@ def main() -> int:
 
 
 def ask(hook: str, updates: Updates, options: list[str]) -> Answer:
-    """The ship's answer: the verdict "" is yes, anything else is the reason."""
+    """The ship's answer: the verdict "" is yes, anything else the reason, which is shown by now."""
     question = {
         "hook": hook,
         "repository": os.environ["STARPHLEET_REPOSITORY"],
@@ -62,6 +56,7 @@ def ask(hook: str, updates: Updates, options: list[str]) -> Answer:
             show(str(answer["say"]))
     except OSError:
         pass
+    show(f" !     {STOPPED}")
     return {"verdict": STOPPED}
 
 

@@ -62,7 +62,8 @@ class Hosting:
         changed = await self.loop.take(self._repository, new) if new is not None else []
         self.loop.following.hurry([self.here.url]).addErrback(lambda _: None)
         if new is not None:
-            say.header(f"The headquarters is at {new[:7]}; {len(changed)} services change")
+            count = "1 service changes" if len(changed) == 1 else f"{len(changed)} services change"
+            say.header(f"The headquarters is at {new[:7]}; {count}")
         return changed
 
     @property
@@ -113,9 +114,9 @@ def _require_good(headquarters: Headquarters, say: Say) -> None:
     refused = sorted(headquarters.refused.values())
     if not refused:
         return
-    for line in refused[:MOST_REASONS]:
-        say.line(line)
     count = len(refused)
+    for line in refused[:MOST_REASONS] if count > 1 else ():
+        say.line(line)
     raise Refused(
         f"{refused[0]}"
         + (f" (and {count - 1} more)" if count > 1 else "")

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.voyages.apps import web
+from tests.voyages.apps import slow_build, web
 from tests.voyages.base import PUBLIC, autodeploy, path, says, status, wait_for
 from tests.voyages.harbour import App, Harbour, Said, until
+from tests.voyages.test_watching import read_until
 
 SLOW = {"STARPHLEET_PULSE": "600"}
 
@@ -76,7 +78,8 @@ def test_bad_orders_are_refused_with_file_and_line(quay: Harbour) -> None:
     app.commit({"bad/orders": f"{PUBLIC}autodeploy ext::sh\n", "good/orders": "unpublished\n"})
     refused = push(app, "master", check=False)
     assert refused.status == 1
-    assert any("bad/orders:2" in line for line in refused.remote)
+    (why,) = [line for line in refused.remote if "bad/orders:2" in line]
+    assert why.startswith(" !     bad/orders:2: ")
     assert app.git("ls-remote", quay.remote("headquarters")).text == before
     assert says(quay, "good/", "good")
 
@@ -115,6 +118,22 @@ def test_a_push_fails_when_one_service_does(quay: Harbour) -> None:
     waited = wait(quay, commit)
     assert waited.returncode == 1
     assert "/ill" in waited.stderr
+
+
+def test_a_pusher_who_leaves_stops_nothing(quay: Harbour) -> None:
+    """Ctrl-C while the ship deploys a headquarters ends the watching: the deploy goes on, and the
+    ship's log has no error of its own."""
+    app = headquarters(quay, {"slow/orders": autodeploy("slow")})
+    with_service(app, "slow", slow_build("slow"))
+    words = ["git", "push", quay.remote("headquarters"), "master", "slow"]
+    pushing = subprocess.Popen(
+        words, cwd=app.path, env=quay.git_env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
+    read_until(pushing, "building")
+    pushing.send_signal(signal.SIGINT)
+    pushing.communicate(timeout=60)
+    wait_for(quay, "slow/", "slow")
+    assert "Traceback" not in quay.log
 
 
 def test_code_that_is_pushed_beside_it_is_followed(quay: Harbour) -> None:
