@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import random
-import re
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from typing import Any, Protocol
 
-from attrs import define, field
 from twisted.internet.defer import CancelledError, Deferred, gatherResults
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
@@ -15,12 +13,13 @@ from twisted.python.failure import Failure
 
 from hooks.errors import ShipError
 from hooks.standing import Source
+from receiver.headquarters.followed import LONGEST, Followed, delay
 from receiver.headquarters.refs import may_be_short
+from receiver.headquarters.source import same
 from receiver.headquarters.ssh import host_of
 
 PULSE = 5.0
 STEPS = 20  # looks in a pulse at who is to be asked
-LONGEST = 300.0  # seconds between two questions to what does not answer
 
 _log = Logger()
 
@@ -32,56 +31,6 @@ class Asks(Protocol):
     """What answers; see `asking.Asking`."""
 
     async def ask(self, url: str, refs: Collection[str]) -> dict[str, str | None]: ...
-
-
-def same(url: str) -> str:
-    """What is equal in two URLs that mean one repository, whichever way it is reached."""
-    scp = re.sub(r"^([^@/]+@[^/:]+):", r"ssh://\1/", url.strip())
-    rest = re.sub(r"^[a-z+]+://([^@/]*@)?", "", scp)
-    host, mark, path = rest.partition("/")
-    host = re.sub(r":[0-9]+$", "", host)
-    path = re.sub(r"/+", "/", path.removeprefix("~/")).strip("/")
-    return f"{host}{mark}{path.removesuffix('.git').rstrip('/')}".lower()
-
-
-def delay(failures: int, pulse: float, chance: float) -> float:
-    """Seconds until the next question after so many failures in a row. `chance` is 0 to 1."""
-    return float(min(LONGEST, pulse * 2 ** min(failures - 1, 20))) * (0.75 + chance / 2)
-
-
-@define
-class _Place:
-    """One URL: when it is due, what is wanted of it, and what is wrong with it.
-
-    `phase` is when in each pulse it is asked; `unclear` when short ids are looked for again.
-    """
-
-    url: str
-    due: float
-    phase: float
-    sources: dict[str, Source] = field(factory=dict)  # by ref
-    failures: int = 0
-    again: bool = False  # something was wanted while a question was out
-    asking: Deferred[None] | None = None
-    waiting: list[Deferred[None]] = field(factory=list)
-    trouble: dict[Source, str] = field(factory=dict)
-    unclear: dict[Source, float] = field(factory=dict)
-
-    def next_after(self, now: float, pulse: float) -> float:
-        return now + pulse - (now - self.phase) % pulse
-
-    def answered(self) -> None:
-        """Let those go on who waited for an answer."""
-        waiting, self.waiting = self.waiting, []
-        for one in waiting:
-            one.callback(None)
-
-    def leave(self) -> None:
-        """Ask no more; nobody goes on waiting."""
-        self.again = False
-        if self.asking is not None:
-            self.asking.cancel()
-        self.answered()
 
 
 class Following:
@@ -111,7 +60,7 @@ class Following:
         self._resolve = resolve
         self._chance = chance
         self._going = False
-        self._places: dict[str, _Place] = {}
+        self._places: dict[str, Followed] = {}
         self._known: dict[Source, str] = {}
         self._resolving: dict[Source, Deferred[None]] = {}
 
@@ -189,20 +138,20 @@ class Following:
         place = self._places.get(source.url)
         if place is None:
             phase = self._chance() * self.pulse
-            place = self._places[source.url] = _Place(source.url, self._reactor.seconds(), phase)
+            place = self._places[source.url] = Followed(source.url, self._reactor.seconds(), phase)
         if source.ref in place.sources:
             return False
         place.sources[source.ref] = source
         return True
 
-    def _drop(self, place: _Place, source: Source) -> None:
+    def _drop(self, place: Followed, source: Source) -> None:
         self._known.pop(source, None)
         place.trouble.pop(source, None)
         place.unclear.pop(source, None)
         if resolving := self._resolving.pop(source, None):
             resolving.cancel()
 
-    def _ask_now(self, place: _Place) -> None:
+    def _ask_now(self, place: Followed) -> None:
         """Ask, and if a question is out already, once more after it."""
         place.due = self._reactor.seconds()
         if place.asking is not None:
@@ -210,12 +159,12 @@ class Following:
         elif self._going:
             self._start(place)
 
-    def _start(self, place: _Place) -> None:
+    def _start(self, place: Followed) -> None:
         place.again = False
         place.asking = Deferred.fromCoroutine(self._ask(place))
         place.asking.addBoth(self._asked, place)
 
-    def _asked(self, result: Any, place: _Place) -> None:
+    def _asked(self, result: Any, place: Followed) -> None:
         place.asking = None
         if isinstance(result, Failure) and not result.check(CancelledError):
             _log.failure("asking {url} failed", result, url=place.url)
@@ -224,7 +173,7 @@ class Following:
         else:
             place.answered()
 
-    async def _ask(self, place: _Place) -> None:
+    async def _ask(self, place: Followed) -> None:
         try:
             answer = await self._asking.ask(place.url, tuple(place.sources))
         except CancelledError:
@@ -234,14 +183,14 @@ class Following:
         else:
             self._hear(place, answer)
 
-    def _fail(self, place: _Place, reason: str) -> None:
+    def _fail(self, place: Followed, reason: str) -> None:
         place.failures += 1
         now = self._reactor.seconds()
         place.due = now + delay(place.failures, self.pulse, self._chance())
         for source in list(place.sources.values()):
             self._trouble(place, source, reason)
 
-    def _hear(self, place: _Place, answer: Mapping[str, str | None]) -> None:
+    def _hear(self, place: Followed, answer: Mapping[str, str | None]) -> None:
         now = self._reactor.seconds()
         place.due = place.next_after(now, self.pulse)
         if place.failures:
@@ -251,14 +200,14 @@ class Following:
             if source.ref in answer:
                 self._learn(place, source, answer[source.ref])
 
-    def _hurry_neighbours(self, place: _Place, now: float) -> None:
+    def _hurry_neighbours(self, place: Followed, now: float) -> None:
         """What failed on a host that answers again is asked within a pulse."""
         host = host_of(place.url)
         for other in self._places.values():
             if other.failures and host and host_of(other.url) == host:
                 other.due = min(other.due, other.next_after(now, self.pulse))
 
-    def _learn(self, place: _Place, source: Source, commit: str | None) -> None:
+    def _learn(self, place: Followed, source: Source, commit: str | None) -> None:
         if commit is not None:
             self._found(place, source, commit)
         elif self._resolve is not None and may_be_short(source.ref):
@@ -268,18 +217,18 @@ class Following:
         else:
             self._trouble(place, source, f"{place.url} is empty: it has no default branch")
 
-    def _found(self, place: _Place, source: Source, commit: str) -> None:
+    def _found(self, place: Followed, source: Source, commit: str) -> None:
         place.trouble.pop(source, None)
         if self._known.get(source) != commit:
             self._known[source] = commit
             _tell(self._moved, source, commit)
 
-    def _trouble(self, place: _Place, source: Source, reason: str) -> None:
+    def _trouble(self, place: Followed, source: Source, reason: str) -> None:
         if place.trouble.get(source) != reason:
             place.trouble[source] = reason
             _tell(self._lost, source, reason)
 
-    def _clear_up(self, place: _Place, source: Source, resolve: Resolve) -> None:
+    def _clear_up(self, place: Followed, source: Source, resolve: Resolve) -> None:
         """Find the commit of a short id, beside the questions: a history may have to be fetched."""
         retry = place.unclear.get(source, 0.0)
         if source in self._resolving or self._reactor.seconds() < retry:
@@ -291,7 +240,7 @@ class Following:
         self._resolving[source] = resolving
         resolving.addBoth(self._cleared, source)
 
-    async def _resolved(self, place: _Place, source: Source, resolve: Resolve) -> None:
+    async def _resolved(self, place: Followed, source: Source, resolve: Resolve) -> None:
         try:
             commit = await resolve(source)
         except CancelledError:

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import re
-import shutil
-import time
 from collections.abc import Callable, Collection, Coroutine, Mapping
-from pathlib import Path
 from typing import Any
 
 from attrs import define, field
 from twisted.internet.defer import CancelledError, Deferred, DeferredLock
 from twisted.logger import Logger
 
-from containers.watching import in_thread
 from hooks.deploy import KNOWN
 from hooks.errors import Refused, Unreachable
 from hooks.repository import Repository
@@ -26,8 +22,7 @@ from receiver.headquarters.ordered import Ordered
 from receiver.headquarters.plan import Plan, plan
 from receiver.headquarters.reading import Headquarters, Reader
 from receiver.headquarters.sources import Sources
-
-YOUNG = 600.0  # seconds
+from receiver.headquarters.trees import Trees
 
 Beside = Callable[[Headquarters], Coroutine[Any, Any, None]]
 """Told of a headquarters that was adopted: what it means for the ship besides its services."""
@@ -59,6 +54,10 @@ class Loop:
     _going: set[Deferred[None]] = field(factory=set)
     _waiting: list[Deferred[None]] = field(factory=list)
     _log: Logger = Logger()
+
+    @property
+    def _trees(self) -> Trees:
+        return Trees(self.ship.reactor, self.ship.layout.trees)
 
     @property
     def following(self) -> Following:
@@ -127,8 +126,7 @@ class Loop:
     async def read(self, repository: Repository, source: Source, commit: str) -> Headquarters:
         """What `commit` of the headquarters in `repository` says; read once for each commit."""
         if commit not in self._known:
-            tree = self.ship.layout.trees / commit
-            await in_thread(self.ship.reactor, _emptied, tree)
+            tree = await self._trees.fresh(commit)
             self._known[commit] = await self.reader.read(
                 repository, source, commit, tree, self.ship.layout.scratch
             )
@@ -214,7 +212,8 @@ class Loop:
         for one in changed:
             self._bring_if_known(one)
         await self.beside(headquarters)
-        await self._forget_others(headquarters)
+        self._known = {headquarters.commit: headquarters}
+        await self._trees.keep(headquarters.commit)
         self._log.info(
             "the headquarters is at {commit}: {count} services, {refused} refused",
             commit=headquarters.commit[:7],
@@ -280,11 +279,6 @@ class Loop:
             if not isinstance(error, Refused):
                 self.following.forget(source)
 
-    async def _forget_others(self, headquarters: Headquarters) -> None:
-        self._known = {headquarters.commit: headquarters}
-        trees = self.ship.layout.trees
-        await in_thread(self.ship.reactor, _remove_old, trees, headquarters.commit)
-
     def _tell(self) -> None:
         waiting, self._waiting = self._waiting, []
         for one in waiting:
@@ -308,15 +302,3 @@ def pulse_of(environment: Mapping[str, str], own: float | None) -> float:
     if own is None and re.fullmatch(r"[1-9][0-9]{0,4}", given):
         return float(given)
     return own or PULSE
-
-
-def _emptied(tree: Path) -> None:
-    shutil.rmtree(tree, ignore_errors=True)
-    tree.mkdir(parents=True)
-
-
-def _remove_old(trees: Path, current: str) -> None:
-    """Remove the files of other commits; one that is young may be read just now."""
-    for tree in trees.iterdir():
-        if tree.name != current and tree.stat().st_mtime < time.time() - YOUNG:
-            shutil.rmtree(tree, ignore_errors=True)

@@ -36,6 +36,16 @@ def source_of_operator(text: str, where: str) -> Source:
     return Source(_remote(url, where), ref)
 
 
+def same(url: str) -> str:
+    """What is equal in two URLs that mean one repository, whichever way it is reached."""
+    scp = re.sub(r"^([^@/]+@[^/:]+):", r"ssh://\1/", url.strip())
+    rest = re.sub(r"^[a-z+]+://([^@/]*@)?", "", scp)
+    host, mark, path = rest.partition("/")
+    host = re.sub(r":[0-9]+$", "", host)
+    path = re.sub(r"/+", "/", path.removeprefix("~/")).strip("/")
+    return f"{host}{mark}{path.removesuffix('.git').rstrip('/')}".lower()
+
+
 def _parted(text: str, where: str) -> tuple[str, str]:
     url, mark, ref = text.strip().partition("#")
     if mark and not good_ref(ref):

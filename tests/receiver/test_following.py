@@ -10,7 +10,9 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from hooks.errors import Unreachable
 from hooks.standing import Source
-from receiver.headquarters.following import LONGEST, STEPS, Following, delay, same
+from receiver.headquarters.followed import LONGEST, delay
+from receiver.headquarters.following import STEPS, Following
+from receiver.headquarters.source import same
 
 A, B = "https://a.example/x", "https://b.example/y"
 

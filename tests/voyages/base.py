@@ -52,10 +52,16 @@ class Base:
         return self.commit()
 
     def commit(self) -> str:
-        """The ship writes its entry in `ships/`, so that there may be something to pull."""
+        """The ship writes its entry in `ships/`, so there may be something to pull, and it may be
+        quicker once more before what was pulled is pushed."""
         self.tree.commit({})
-        self.tree.git("pull", "-q", "--rebase", str(self.hub), "main")
-        self.publish(self.tree, "main")
+
+        def published() -> bool:
+            self.tree.git("pull", "-q", "--rebase", str(self.hub), "main")
+            pushed = self.tree.git("push", "-q", str(self.hub), "HEAD:main", check=False)
+            return pushed.status == 0
+
+        until(published, "the headquarters is published")
         return self.tree.git("rev-parse", "HEAD").text.strip()
 
     def service(self, branch: str, files: Mapping[str, str] | Path) -> App:

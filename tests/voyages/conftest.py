@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.voyages.base import Base
 from tests.voyages.harbour import Harbour
 
 
@@ -30,3 +31,14 @@ def port_of_call(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Harbour]:
     with Harbour(tmp_path_factory.mktemp("harbour")) as harbour:
         harbour.up()
         yield harbour
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Base]:
+    """A ship that follows a headquarters, with a quick pulse; each voyage of a module orders
+    services of its own."""
+    with Harbour(tmp_path_factory.mktemp("harbour"), {"STARPHLEET_PULSE": "1"}) as harbour:
+        harbour.up()
+        base = Base.new(harbour)
+        base.follow()
+        yield base

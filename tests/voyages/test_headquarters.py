@@ -5,27 +5,13 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
-
-import pytest
 
 from tests.voyages.apps import web
 from tests.voyages.base import PUBLIC, Base, autodeploy, path, says, status, wait_for
-from tests.voyages.harbour import REAL, Harbour, until
+from tests.voyages.harbour import REAL, until
 
 HAMMER = Path(__file__).with_name("hammer.py")
-QUICK = {"STARPHLEET_PULSE": "1"}
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Base]:
-    """A ship that follows a headquarters; each voyage orders services of its own."""
-    with Harbour(tmp_path_factory.mktemp("harbour"), QUICK) as harbour:
-        harbour.up()
-        base = Base.new(harbour)
-        base.follow()
-        yield base
 
 
 def test_orders_are_served_at_their_path(base: Base) -> None:

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-
-import pytest
 
 from tests.voyages.apps import web
 from tests.voyages.base import Base, autodeploy, path, says, status, wait_for
 from tests.voyages.harbour import Harbour, until
 
-QUICK = {"STARPHLEET_PULSE": "1"}
 MOODY = """\
 import http.server, os, secrets
 
@@ -32,16 +28,6 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 http.server.ThreadingHTTPServer(("127.0.0.1", int(os.environ["PORT"])), Handler).serve_forever()
 """
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Base]:
-    """A ship that follows a headquarters; each voyage orders services of its own."""
-    with Harbour(tmp_path_factory.mktemp("harbour"), QUICK) as harbour:
-        harbour.up()
-        base = Base.new(harbour)
-        base.follow()
-        yield base
 
 
 def container(base: Base, service: str) -> str:
