@@ -7,6 +7,7 @@ import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from attrs import define
 
@@ -92,8 +93,18 @@ def says(harbour: Harbour, at: str, text: str) -> bool:
 
 
 def wait_for(harbour: Harbour, at: str, text: str) -> None:
-    """Until the service at a path answers with `text`."""
-    until(lambda: says(harbour, at, text), f"/{at} says {text!r}")
+    """Until the service at a path answers with `text`, and the ship says that it is live.
+
+    A new route is there from one answer to the next only then: nginx is reloaded for it.
+    """
+    name = quote(f"/{at.strip('/')}", safe="")
+    told = harbour.root / "logs" / f"{name}.deploy"
+
+    def live() -> bool:
+        said = told.read_text() if told.exists() else ""
+        return "is live with" in said or "already serves" in said
+
+    until(lambda: says(harbour, at, text) and live(), f"/{at} says {text!r}")
 
 
 def status(harbour: Harbour) -> dict[str, Any]:

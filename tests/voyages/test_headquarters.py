@@ -28,7 +28,7 @@ def test_a_commit_is_live_without_a_lost_request_and_a_revert_brings_back(base: 
     connections see neither an error nor a reset."""
     app = base.service("echo", REAL / "liner")
     base.order({"echo/orders": autodeploy("echo", "export PORT=4000", "export HEALTHCHECK=/")})
-    until(lambda: says(base.harbour, "echo/", "GET 0"), "it serves")
+    wait_for(base.harbour, "echo/", "GET 0")
     argv = [sys.executable, str(HAMMER), str(base.harbour.http_port), "localhost", "20", "/echo"]
     load = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert load.stdout is not None
