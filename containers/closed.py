@@ -17,6 +17,7 @@ from containers.spawn import Completed, in_memory, run
 
 NOBODY = User(20001, 20001)  # not the user of services, whose files it must not reach
 EMPTY = "/tmp"  # noqa: S108 - inside, its own
+LOCALES = "/usr/share/locale"
 MEMORY = 16 << 20  # bytes that may be written to /tmp
 
 
@@ -75,4 +76,6 @@ class Closed:
         seen = sandbox.view(self._box, self._nothing, [Mount(view, at)])
         empty = ["--perms", "1777", "--size", str(MEMORY), "--tmpfs", EMPTY]
         app = ["--ro-bind", str(self._nothing.app), sandbox.APP]
-        return ["--unshare-net", "--die-with-parent", *seen, *empty, *app]
+        # What bash says is read, and LANGUAGE must not change it.
+        untranslated = ["--tmpfs", LOCALES] if Path(LOCALES).is_dir() else []
+        return ["--unshare-net", "--die-with-parent", *seen, *empty, *app, *untranslated]

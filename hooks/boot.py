@@ -11,16 +11,14 @@ from hooks.ledger import Serving
 from hooks.services import backend
 from hooks.settings import route
 from hooks.ship import Ship
-from proxy.routes import Backend, Route
 
 _log = Logger()
 
 
-async def boot(ship: Ship, own: Mapping[Route, Backend]) -> None:
+async def boot(ship: Ship) -> None:
     """Routes first, then each service adopted or started beside the others, then tidying up.
 
-    `own` are routes to the ship itself. A service that does not come back is logged and holds up
-    nobody; its entry stays.
+    A service that does not come back is logged and holds up nobody; its entry stays.
     """
     serving = await ship.ledger.serving()
     refused = await ship.proxy.start(
@@ -29,7 +27,6 @@ async def boot(ship: Ship, own: Mapping[Route, Backend]) -> None:
             for name, one in serving.items()
             if not one.orphaned and (leading := route(ship.settings, name, one.place)) is not None
         }
-        | dict(own)
     )
     for name, error in refused.items():
         _log.error("{name} has no route: {error}", name=name, error=error)

@@ -73,6 +73,7 @@ class Engine:
         """Make the directories of the prefix."""
         for name in ("logs", "temp", "control"):
             (self._instance.prefix / name).mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._instance.hooks.parent.mkdir(mode=0o711, parents=True, exist_ok=True)
         self._log.touch()
         self.generations.prepare()
 

@@ -75,6 +75,11 @@ class Proxy:
         self._started: tuple[Engine, Reshaping] | None = None
         self._log = Logger()
 
+    @property
+    def hooks(self) -> Path:
+        """The unix socket to which what is below /starphleet/hooks/ is led, without that."""
+        return self._instance.hooks
+
     async def start(self, table: Mapping[Route, Backend]) -> dict[str, ProxyError]:
         """Serve exactly `table`: adopt the nginx that runs here, else start one.
 

@@ -65,6 +65,11 @@ class Instance:
         return self.prefix / "control" / "socket"
 
     @property
+    def hooks(self) -> Path:
+        """The unix socket of the ship to which webhooks are led."""
+        return self.prefix / "hooks" / "socket"
+
+    @property
     def listen(self) -> str:
         try:
             address = ip_address(self.bind)

@@ -36,7 +36,6 @@ from hooks.settings import git_address
 from hooks.ship import Ship
 from hooks.underway import Deploys
 from proxy.nginx import Proxy
-from proxy.routes import Backend, Route
 from receiver import keyring, webhooks
 from receiver.commands import Commands
 from receiver.config import Config
@@ -49,7 +48,6 @@ from receiver.ssh.server import ssh_factory
 from receiver.webhooks import Webhooks
 
 HOUR = 3600.0
-HOOKS = Route("/starphleet/hooks", (), webhooks.PATH)
 GIT_SECONDS = 600.0
 GIT_KEPT = 1 << 26  # bytes of output kept: a file read from a tree, ids of a shallow history
 
@@ -92,8 +90,9 @@ async def _sail(reactor: Any, config: Config, ship: Ship, stop: Deferred[None]) 
         pulse=config.pulse,
     )
     loop = parts.loop
-    hooked = webhooks.listen(reactor, Webhooks(partial(_hook_secret, config, loop), loop.hurry))
-    await boot(ship, {HOOKS: Backend("starphleet-hooks", "127.0.0.1", hooked.getHost().port)})
+    await boot(ship)
+    hooks_of = Webhooks(partial(_hook_secret, config, loop), loop.hurry)
+    hooked = webhooks.listen(reactor, ship.proxy.hooks, hooks_of)
     git_hooks = lay_hooks(config.layout)
     config.layout.socket.unlink(missing_ok=True)
     loop.set_out(located(config.layout.headquarters, config.headquarters))

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import hmac
 import json
+import time
 from collections.abc import Callable, Collection, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -21,9 +23,10 @@ from twisted.web.server import Request, Site
 
 PATH = "/starphleet/hooks/"
 SECRET = "STARPHLEET_HOOK_SECRET"  # noqa: S105 - the name of a setting
-LARGEST = 5 << 20  # bytes of a body
+LARGEST = 25 << 20  # bytes of a body: the most that GitHub sends
 MOST = 16  # connections at a time
 IDLE = 30.0  # seconds without a byte
+TOLD = 60.0  # seconds between two lines of the log about hooks that are refused
 _URLS = (
     "clone_url", "ssh_url", "git_url", "html_url", "git_http_url", "git_ssh_url", "web_url", "url",
 )  # fmt: skip
@@ -35,8 +38,8 @@ Hurry = Callable[[Collection[str] | None], int]
 
 
 def _signed(secret: str, given: str, body: bytes) -> bool:
-    signature = hmac.digest(secret.encode(), body, "sha256").hex()
-    return hmac.compare_digest(given.encode(), signature.encode())
+    signature = hmac.digest(_known(secret), body, "sha256").hex()
+    return hmac.compare_digest(_raw(given), signature.encode())
 
 
 def _by_github(secret: str, headers: Mapping[str, str], body: bytes) -> bool:
@@ -48,12 +51,21 @@ def _by_gitea(secret: str, headers: Mapping[str, str], body: bytes) -> bool:
 
 
 def _by_gitlab(secret: str, headers: Mapping[str, str], body: bytes) -> bool:
-    return hmac.compare_digest(headers.get("x-gitlab-token", "").encode(), secret.encode())
+    return hmac.compare_digest(_raw(headers.get("x-gitlab-token", "")), _known(secret))
 
 
 def _by_anybody(secret: str, headers: Mapping[str, str], body: bytes) -> bool:
-    given = headers.get("authorization", "").removeprefix("Bearer ")
-    return hmac.compare_digest(given.encode(), secret.encode())
+    kind, _, given = headers.get("authorization", "").partition(" ")
+    return kind.lower() == "bearer" and hmac.compare_digest(_raw(given), _known(secret))
+
+
+def _raw(header: str) -> bytes:
+    """A header's value, byte for byte."""
+    return header.encode("latin-1", "replace")
+
+
+def _known(secret: str) -> bytes:
+    return secret.encode("utf-8", "surrogateescape")
 
 
 SENDERS: Mapping[str, Callable[[str, Mapping[str, str], bytes], bool]] = {
@@ -66,16 +78,14 @@ SENDERS: Mapping[str, Callable[[str, Mapping[str, str], bytes], bool]] = {
 
 
 def repositories(body: bytes, content_type: str) -> frozenset[str] | None:
-    """The URLs of the repository that a payload is about; `None` when it names none.
+    """The URLs of the repository that a payload is about; `None` when the body is empty.
 
     `ValueError` when it is not JSON, alone or in the form field `payload`.
     """
+    text = body.decode()
     if content_type.startswith("application/x-www-form-urlencoded"):
-        body = parse_qs(body, max_num_fields=10).get(b"payload", [b""])[0]
-    if not body.strip():
-        return None
-    payload = json.loads(body)
-    return frozenset(_urls(payload)) or None
+        text = parse_qs(text, max_num_fields=10).get("payload", [text])[0]
+    return frozenset(_urls(json.loads(text))) if text.strip() else None
 
 
 def _urls(payload: Any) -> Iterator[str]:
@@ -93,6 +103,9 @@ class Webhooks:
 
     secret: Callable[[], str]
     hurry: Hurry
+    clock: Callable[[], float] = time.monotonic
+    _quiet_until: float = 0.0
+    _refused: int = 0
 
     def answer(self, sender: str, headers: Mapping[str, str], body: bytes) -> tuple[int, str]:
         """Status and a line for one POST. `headers` have lower-case names."""
@@ -103,7 +116,7 @@ class Webhooks:
         if not secret:
             return 403, f"set {SECRET} in .starphleet"
         if not knows(secret, headers, body):
-            _log.warn("a hook of {sender} was refused: it does not know the secret", sender=sender)
+            self._tell(sender)
             return 401, f"this does not show that it knows {SECRET}"
         if "ping" in (headers.get("x-github-event"), headers.get("x-gitea-event")):
             return 200, "the ship hears you"
@@ -111,11 +124,24 @@ class Webhooks:
             urls = repositories(body, headers.get("content-type", ""))
         except (ValueError, RecursionError):
             return 400, "the body is not JSON"
-        if urls is None and sender != "poll":
+        if not urls and not (urls is None and sender == "poll"):
             return 400, "the body names no repository"
         if (count := self.hurry(urls)) == 0:
             return 200, "nothing here follows that repository"
         return 202, f"asked now: {count}"
+
+    def _tell(self, sender: str) -> None:
+        """Log that hooks are refused, once in a while: anybody may send them."""
+        self._refused += 1
+        if self.clock() >= self._quiet_until:
+            count, self._refused = self._refused, 0
+            self._quiet_until = self.clock() + TOLD
+            _log.warn(
+                "refused: {count} hooks, the last of {sender}: they do not know {secret}",
+                count=count,
+                sender=sender,
+                secret=SECRET,
+            )
 
 
 class _Hook(Resource):
@@ -129,14 +155,16 @@ class _Hook(Resource):
 
     def render(self, request: Any) -> bytes:
         if request.method != b"POST":
-            return _said(request, 405, "hooks are sent by POST")
+            request.setHeader("Allow", "POST")
+            told = _said(request, 405, "hooks are sent by POST")
+            return b"" if request.method == b"HEAD" else told
         if request.too_large:
             return _said(request, 413, f"the body has more than {LARGEST} bytes")
         headers = {
             name.decode("latin-1").lower(): values[-1].decode("latin-1")
             for name, values in request.requestHeaders.getAllRawHeaders()
         }
-        sender = request.path.decode("latin-1").strip("/")
+        sender = request.path.decode("latin-1").strip("/") or "poll"
         return _said(request, *self._webhooks.answer(sender, headers, request.content.read()))
 
 
@@ -166,8 +194,13 @@ class _Few(WrappingFactory):
         return super().buildProtocol(addr) if len(self.protocols) < MOST else None
 
 
-def listen(reactor: Any, webhooks: Webhooks) -> Any:
-    """A port of the loopback where nginx is to lead what is below `PATH`; it takes that off."""
+def listen(reactor: Any, path: Path, webhooks: Webhooks) -> Any:
+    """A socket at `path`, to which nginx leads what is below `PATH`; it takes that off.
+
+    A socket, for a port of a ship that is down could be anybody's. nginx's workers may be another
+    user than the ship, so that anybody who reaches the path may connect.
+    """
+    path.unlink(missing_ok=True)
     site = Site(_Hook(webhooks), _Bounded, timeout=IDLE, parsePOSTFormSubmission=False)
     few = _Few(site)  # type: ignore[no-untyped-call]
-    return reactor.listenTCP(0, few, interface="127.0.0.1")
+    return reactor.listenUNIX(str(path), few, mode=0o666)

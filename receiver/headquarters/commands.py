@@ -28,7 +28,7 @@ _THE_PROXYS = re.compile(
     r"(?i:host|connection|upgrade|content-length|transfer-encoding|te|trailer|keep-alive"
     r"|proxy-.*|x-identity|x-forwarded-.*|x-real-ip|x-starphleet-.*|jwt-.*)"
 )
-_JOB = re.compile(r"^#@ +(.*?)\s*$")
+_JOB = re.compile(r"#@ +(.*)")
 
 
 def check_path(path: str) -> None:
@@ -36,6 +36,7 @@ def check_path(path: str) -> None:
     segments = path.split("/") if path else []
     where = f"{path}/orders"
     if path and not PATH.fullmatch(f"/{path}/"):
+        where = ascii(where)[1:-1]
         raise Refused(f"{where}: a path of a URL has letters, digits and ._~- between slashes")
     if len(path) > LONGEST_PATH:
         raise Refused(f"{where}: the path is longer than {LONGEST_PATH} characters")
@@ -64,7 +65,7 @@ def standing(
         said.take(call)
     if said.source is None and not said.unpublished:
         raise Refused(_nothing(where, said))
-    protection = unprotected(where, evaluated.environment, files)
+    public = [] if said.unpublished else unprotected(where, evaluated.environment, files)
     jobs, warnings = jobs_of(path, files)
     return StandingOrders(
         path=path,
@@ -76,7 +77,7 @@ def standing(
         stop_first=said.stop_first,
         jobs=jobs,
         front=said.front(),
-        warnings=(*([] if said.unpublished else protection), *warnings),
+        warnings=(*public, *warnings),
     )
 
 
@@ -124,12 +125,12 @@ def jobs_of(path: str, files: Mapping[str, File]) -> tuple[tuple[Job, ...], list
             continue
         line, schedule = found
         where = f"{path}/{name}:{line}" if path else f"{name}:{line}"
-        if not _is_schedule(schedule):
-            raise Refused(f"{where}: {ascii(schedule)[:60]} is not a cron expression")
-        if file.executable:
+        if not file.executable:
+            warnings.append(f"{where}: not executable, so it does not run: chmod +x")
+        elif _is_schedule(schedule):
             jobs.append(Job(name, schedule))
         else:
-            warnings.append(f"{where}: not executable, so it does not run: chmod +x")
+            raise Refused(f"{where}: {ascii(schedule)[:60]} is not a cron expression")
     return tuple(jobs), warnings
 
 
@@ -140,7 +141,9 @@ def _schedule(data: bytes) -> tuple[int, str] | None:
     except UnicodeDecodeError:
         return None
     found = [
-        (number, match[1]) for number, line in enumerate(lines, 1) if (match := _JOB.match(line))
+        (number, match[1].rstrip())
+        for number, line in enumerate(lines, 1)
+        if (match := _JOB.match(line))
     ]
     return found[-1] if found else None
 
@@ -152,7 +155,7 @@ def _is_schedule(text: str) -> bool:
         return False
     try:
         CronSim(text, datetime(2000, 1, 1))
-    except CronSimError:
+    except (CronSimError, ValueError):
         return False
     return True
 
@@ -221,8 +224,10 @@ class _Said:
 
     def take(self, call: Call) -> None:
         """`Refused` when the words are not what the command takes."""
-        usage = USAGES[call.name]
         at = f"{self.where}:{call.line}"
+        usage = USAGES.get(call.name)
+        if usage is None:
+            raise Refused(f"{at}: there is no such command")
         if not usage.fits(call.words):
             raise Refused(f"{at}: {call.name} {usage.text}")
         getattr(self, f"_{call.name}")(at, *call.words)
@@ -250,7 +255,7 @@ class _Said:
         self.stop_first = True
 
     def _expose(self, at: str, port: str) -> None:
-        if not port.isascii() or not port.isdigit() or not 1 <= int(port) <= 65535:
+        if not re.fullmatch(r"[0-9]{1,5}", port) or not 1 <= int(port) <= 65535:
             raise Refused(f"{at}: {ascii(port)[:40]} is not a port, 1 to 65535")
         if int(port) in _GUARDED_PORTS or not _PORT.fullmatch(port):
             raise Refused(f"{at}: port {port} is the ship's own")

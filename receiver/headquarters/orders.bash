@@ -1,19 +1,23 @@
 # Sources the file $2 in the directory $1 and tells on descriptor 3 what comes of it, in records that
-# end with a NUL each. A command of the headquarters is "call", its line, the number of its words with
-# its name, and they; a command that is none is "unknown", its line, its name. In the end comes "env",
-# a NAME=VALUE for all that is exported, "end" and the exit status.
+# end with a NUL each. $3 are the names of the commands; $4… are NAME=VALUE of variables that the file
+# finds, and that are exported only if it does so. A command of the headquarters is "call", its line,
+# the number of its words with its name, and they; a command that is none is "unknown", its line, its
+# name. In the end comes "env", a NAME=VALUE for all that is exported, "end" and the exit status.
 exec 3>&1 1>&2
 cd "$1" || exit
 __starphleet_file=$2
+__starphleet_commands=$3
+shift 3
+for __starphleet_name; do
+  [ -v "${__starphleet_name%%=*}" ] || printf -v "${__starphleet_name%%=*}" %s "${__starphleet_name#*=}"
+done
 set --
 
 __starphleet_call() {
   builtin printf '%s\0' call "${BASH_LINENO[1]}" "$#" "$@" >&3
 }
 
-for __starphleet_name in autodeploy expose unpublished stop_before_autodeploy beta publish \
-  redirect redirect_to redirect_to_service proxy_for server_names add_header \
-  add_response_header enable_cache_endpoint log_to_stderr; do
+for __starphleet_name in $__starphleet_commands; do
   eval "$__starphleet_name() { __starphleet_call $__starphleet_name \"\$@\"; }"
 done
 stop-before-autodeploy() { __starphleet_call stop_before_autodeploy "$@"; }
@@ -24,12 +28,13 @@ command_not_found_handle() {
 }
 
 __starphleet_end() {
-  local status=$? IFS=$'\n' name
+  local __starphleet_status=$?
+  mapfile -t __starphleet_names <<< "$(compgen -e)"
   builtin printf 'env\0' >&3
-  for name in $(compgen -e); do
-    builtin printf '%s\0' "$name=${!name}" >&3
+  for __starphleet_name in "${__starphleet_names[@]}"; do
+    builtin printf '%s\0' "$__starphleet_name=${!__starphleet_name}" >&3
   done
-  builtin printf '%s\0' end "$status" >&3
+  builtin printf '%s\0' end "$__starphleet_status" >&3
 }
 trap __starphleet_end EXIT
 

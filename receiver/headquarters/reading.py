@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
 from attrs import define, evolve, field, frozen
-from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.defer import CancelledError, Deferred, gatherResults
+from twisted.logger import Logger
 
 from containers.interface import ContainerError
-from hooks.environment import DEFAULTS
+from containers.watching import in_thread
 from hooks.errors import Refused
 from hooks.repository import Blob, Repository
 from hooks.standing import File, Source, StandingOrders
 from receiver.headquarters.commands import check_path, remote_source, standing
-from receiver.headquarters.evaluate import Evaluated, Evaluator
+from receiver.headquarters.evaluate import Call, Evaluated, Evaluator
 
 T = TypeVar("T")
+
+_log = Logger()
 
 RESERVED = frozenset(
     {
@@ -27,8 +30,6 @@ RESERVED = frozenset(
     }
 )  # fmt: skip
 LARGEST = 1 << 20  # bytes of a file that the ship reads
-GIVEN = frozenset({"SHIP_NAME", "HEADQUARTERS_REMOTE"})
-"""What the files of a headquarters find in their environment, and a service gets in another way."""
 WITHHELD = frozenset({"STARPHLEET_HOOK_SECRET"})
 """Settings of the ship that are none of a service's business."""
 
@@ -46,14 +47,15 @@ class Ldap:
 class Headquarters:
     """What one commit of the headquarters says. Paths are relative to its root.
 
-    `environment` is what `.starphleet` and the ship's own files export. `refused` maps
-    files that are not acceptable to the reason, which begins with file and line.
+    `environment` is what `.starphleet` and the ship's own files export, `said` what they print.
+    `refused` maps files that are not acceptable to the reason, which begins with file and line.
     """
 
     source: Source
     commit: str
     tree: Path
     environment: Mapping[str, str]
+    said: tuple[str, ...]
     orders: Mapping[str, StandingOrders]
     remotes: Mapping[str, Source]
     refused: Mapping[str, str]
@@ -65,7 +67,7 @@ class Headquarters:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        return tuple(text for one in self.orders.values() for text in one.warnings)
+        return (*self.said, *(text for one in self.orders.values() for text in one.warnings))
 
     @property
     def held(self) -> frozenset[str]:
@@ -82,11 +84,7 @@ class Headquarters:
     @property
     def for_services(self) -> dict[str, str]:
         """What of the environment services may see."""
-        return {
-            name: value
-            for name, value in self.environment.items()
-            if name not in WITHHELD | GIVEN and DEFAULTS.get(name) != value
-        }
+        return {name: value for name, value in self.environment.items() if name not in WITHHELD}
 
     def below(self, directory: str) -> dict[str, Blob]:
         """The files below one of the reserved directories, by path in it."""
@@ -100,7 +98,7 @@ class Headquarters:
 @define(eq=False)
 class Reader:
     """Reads a headquarters with the evaluator's box. `ship_files` are the ship's own settings for
-    services; `given` is what every file finds in its environment."""
+    services; `given` are variables that every file finds, and that are not exported by that."""
 
     evaluator: Evaluator
     ship_files: Path
@@ -118,7 +116,7 @@ class Reader:
         await repository.lay(commit, tree, scratch)
         data = await _contents(repository, files)
         given = {**self.given, "HEADQUARTERS_REMOTE": source.url}
-        environment = await self._environment(tree, files, given)
+        environment, said = await self._environment(tree, files, given)
         reading = _Reading(self, source, tree, files, data, given, environment)
         orders, refused = await reading.orders()
         remotes, not_remotes = await reading.remotes()
@@ -128,6 +126,7 @@ class Reader:
             commit=commit,
             tree=tree,
             environment=environment,
+            said=said,
             orders=orders,
             remotes=remotes,
             refused={**not_servers, **not_remotes, **refused},
@@ -140,22 +139,26 @@ class Reader:
 
     async def _environment(
         self, tree: Path, files: Mapping[str, Blob], given: Mapping[str, str]
-    ) -> dict[str, str]:
-        """`.starphleet`, then each file of the ship's own: the later ones are stronger."""
-        environment = dict(given)
+    ) -> tuple[dict[str, str], tuple[str, ...]]:
+        """Of `.starphleet`, then each file of the ship's own, the later ones stronger: what they
+        export, and what they print."""
+        own = await in_thread(self.evaluator.reactor, _files_of, self.ship_files)
         if ".starphleet" in files:
             regular(".starphleet", files)
-            environment = (await self.evaluate(tree, ".starphleet", environment)).environment
-        if self.ship_files.is_dir():
-            for path in sorted(self.ship_files.iterdir()):
-                if path.is_file():
-                    done = await self.evaluate(self.ship_files, path.name, environment)
-                    environment = done.environment
-        return environment
+            own = [(tree, ".starphleet"), *own]
+        environment: dict[str, str] = {}
+        said: list[str] = []
+        for directory, name in own:
+            done = await self.evaluate(directory, name, environment, given)
+            environment = done.environment
+            said += [f"{name}: {text}" for text in done.said]
+        return environment, tuple(said)
 
-    async def evaluate(self, tree: Path, file: str, environment: Mapping[str, str]) -> Evaluated:
+    async def evaluate(
+        self, tree: Path, file: str, environment: Mapping[str, str], given: Mapping[str, str]
+    ) -> Evaluated:
         try:
-            return await self.evaluator(tree, file, environment)
+            return await self.evaluator(tree, file, environment, given)
         except ContainerError as error:
             raise Refused(f"{file}: {error}") from error
 
@@ -182,18 +185,23 @@ class _Reading:
         return found, {_at(path, "remote"): why for path, why in refused.items()}
 
     async def ldap_servers(self) -> tuple[dict[str, Ldap], dict[str, str]]:
-        names = [name for name in self.files if PurePosixPath(name).parent.name == "ldap_servers"]
+        names = [name for name in self.files if str(PurePosixPath(name).parent) == "ldap_servers"]
         return await _each([name for name in names if not _is_document(name)], self._ldap)
 
     async def _orders(self, path: str) -> StandingOrders:
         check_path(path)
         evaluated = await self._evaluated(_at(path, "orders"))
         own = own_files(path, self.files)
+        for name in own:
+            if name == ".htpasswd" or name.endswith(".acl"):
+                regular(_at(path, name), self.files)
         files = {name: self._file(_at(path, name)) for name in own if _at(path, name) in self.data}
-        ordered = standing(path, evaluated, files, content(own), headquarters=self.source)
+        digest = content(own, evaluated.calls)
+        ordered = standing(path, evaluated, files, digest, headquarters=self.source)
+        mine = {name: v for name, v in ordered.environment.items() if name not in WITHHELD}
         return evolve(
             ordered,
-            environment=self._changed(ordered.environment),
+            environment=mine,
             warnings=(*ordered.warnings, *(f"{_at(path, 'orders')}: {t}" for t in evaluated.said)),
         )
 
@@ -210,18 +218,10 @@ class _Reading:
 
     async def _evaluated(self, name: str) -> Evaluated:
         regular(name, self.files)
-        return await self.reader.evaluate(self.tree, name, self.environment)
+        return await self.reader.evaluate(self.tree, name, self.environment, self.given)
 
     def _file(self, name: str) -> File:
         return File(self.data[name], self.files[name].executable)
-
-    def _changed(self, environment: Mapping[str, str]) -> dict[str, str]:
-        """What is the service's business, and not just as it was given to every file."""
-        return {
-            name: value
-            for name, value in environment.items()
-            if name not in WITHHELD and self.given.get(name) != value
-        }
 
 
 def directories(name: str, files: Mapping[str, Blob]) -> list[str]:
@@ -246,10 +246,11 @@ def own_files(path: str, files: Mapping[str, Blob]) -> dict[str, Blob]:
     }
 
 
-def content(own: Mapping[str, Blob]) -> str:
-    """A digest of files by name, mode and content."""
-    lines = (f"{name}\0{blob.mode} {blob.oid}\n" for name, blob in sorted(own.items()))
-    return sha256("".join(lines).encode()).hexdigest()
+def content(own: Mapping[str, Blob], calls: Sequence[Call]) -> str:
+    """A digest of files by name, mode and content, and of the commands that came of them."""
+    lines = [f"{name}\0{blob.mode} {blob.oid}\n" for name, blob in sorted(own.items())]
+    lines += ["\0".join([call.name, *call.words, "\n"]) for call in calls]
+    return sha256("".join(lines).encode("utf-8", "surrogateescape")).hexdigest()
 
 
 def apart(
@@ -273,6 +274,12 @@ def _published_port(orders: StandingOrders) -> list[str]:
     return [] if port in ("", "0") else [f"PUBLISH_PORT {port}"]
 
 
+def _files_of(directory: Path) -> list[tuple[Path, str]]:
+    if not directory.is_dir():
+        return []
+    return [(directory, path.name) for path in sorted(directory.iterdir()) if path.is_file()]
+
+
 def regular(name: str, files: Mapping[str, Blob]) -> None:
     """`Refused` when `name` is a link, a submodule or too large."""
     blob = files[name]
@@ -294,6 +301,11 @@ async def _each(
             found[name] = await read(name)
         except Refused as error:
             refused[name] = str(error)
+        except CancelledError:
+            raise
+        except Exception:
+            _log.failure("{name} could not be read", name=name)
+            refused[name] = f"{name}: the ship made an error of its own; its log says which"
 
     await gatherResults([Deferred.fromCoroutine(one(name)) for name in names], consumeErrors=True)
     return found, refused

@@ -53,6 +53,12 @@ def _parted(text: str, where: str) -> tuple[str, str]:
     return url, ref
 
 
+def _shown(url: str) -> str:
+    """What was given, without what may be a password."""
+    bare = re.sub(r"[^/@]*@", "...@", url.partition("?")[0])
+    return ascii(bare)[:100]
+
+
 def _remote(url: str, where: str) -> str:
     if _SECRET.match(url):
         raise Refused(
@@ -60,7 +66,7 @@ def _remote(url: str, where: str) -> str:
         )
     if not URL.fullmatch(url) or any(part in (".", "..") for part in url.split("/")):
         raise Refused(
-            f"{where}: {ascii(url)[:100]} is not followed; only https://HOST/PATH, "
+            f"{where}: {_shown(url)} is not followed; only https://HOST/PATH, "
             "ssh://USER@HOST/PATH and USER@HOST:PATH are"
         )
     return url

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 from attrs import define, evolve, field, frozen
@@ -104,6 +105,10 @@ class App(Factory):
     def listen(self, port: int = 0) -> App:
         self.listening = reactor.listenTCP(port, self, interface="127.0.0.1")
         self.port = self.listening.getHost().port
+        return self
+
+    def listen_at(self, path: Path) -> App:
+        self.listening = reactor.listenUNIX(str(path), self, mode=0o666)
         return self
 
     @property

@@ -7,6 +7,7 @@ import gzip
 import psutil
 
 from proxy.routes import Backend, Route
+from tests.proxy.app import App
 from tests.proxy.reactor import free_port, until
 from tests.proxy.world import ProxyCase, route
 
@@ -88,16 +89,24 @@ class PathTests(ProxyCase):
             self.assertEqual((await self.fetch(f"{there.path}x")).status, 404)
 
     async def test_the_ships_own_path(self) -> None:
-        """Below /starphleet/ the ship alone answers, whatever has the root; what it has there is
-        reached."""
-        root, own = self.app("root"), self.app("own")
+        """Below /starphleet/ the ship alone answers, whatever has the root: hooks reach its socket,
+        whole and not too large, and nothing while it is down."""
+        root = self.app("root")
+        self.prefix.chmod(0o711)  # workers have to get there
         proxy = await self.started()
         self.assertEqual((await self.fetch("/starphleet/x")).status, 404)
         await proxy.publish(Route("/", (), "/"), root.backend)
-        await proxy.publish(Route("/starphleet/hooks", (), "/starphleet/hooks/"), own.backend)
-        self.assertEqual((await self.fetch("/starphleet/x")).status, 404)
-        self.assertEqual((await self.fetch("/starphleet/hooks/x")).json["app"], "own")
+        for target in ("/starphleet", "/starphleet/", "/starphleet/x", "/starphleet/hooks"):
+            self.assertIn((await self.fetch(target)).status, (301, 404), target)
         self.assertEqual((await self.fetch("/starphleets/x")).json["app"], "root")
+        self.assertEqual((await self.fetch("/starphleet/hooks/x")).status, 502)
+        own = App("own").listen_at(proxy.hooks)
+        self.addCleanup(self.close, own)
+        answer = await self.fetch("/starphleet/hooks/x?y", method="POST", body=b"whole")
+        self.assertEqual((answer.json["app"], answer.json["target"]), ("own", "/x?y"))
+        length = [("Content-Length", str((25 << 20) + 1))]
+        large = await self.fetch("/starphleet/hooks/x", method="POST", headers=length)
+        self.assertEqual(large.status, 413)
 
 
 class HeaderTests(ProxyCase):

@@ -20,6 +20,8 @@ from hooks.errors import Refused
 from receiver.headquarters import evaluate
 from receiver.headquarters.evaluate import Call, Evaluated, Evaluator
 
+FOUND = {"PORT": "3000", "SHIP_NAME": "ada"}
+
 
 def below() -> set[int]:
     """Every process that came of this one."""
@@ -41,7 +43,7 @@ class BoxCase(TestCase):
         path = self.tree / file
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
-        return await self.evaluator(self.tree, file, given)
+        return await self.evaluator(self.tree, file, given, FOUND)
 
     async def refused(self, text: str) -> str:
         """Why `text` is refused. Nothing of it is left running."""
@@ -83,8 +85,7 @@ class Good(BoxCase):
             'for port in 4{0,1}; do common "$port"; done\n'
             'if [ "$SHIP_NAME" = ada ]; then export HERE=$(basename "$(pwd)"); fi\n'
             '[ -n "$NOPE" ] && unpublished\n'
-            "export SUM=$((40 + 2))\n",
-            SHIP_NAME="ada",
+            "export SUM=$((40 + 2))\n"
         )
         self.assertEqual([call.words for call in found.calls], [("40",), ("41",)])
         self.assertEqual((found.environment["HERE"], found.environment["SUM"]), ("a", "42"))
@@ -94,6 +95,17 @@ class Good(BoxCase):
         found = await self.evaluate("export A=${A}2 PATH=$PATH\nunset B\n", A="1", B="x")
         self.assertEqual(found.environment, {"A": "12"})
 
+    async def test_what_is_found_is_exported_only_by_the_file(self) -> None:
+        """Defaults can be read, and are told when they are exported, with whatever value; names
+        that the ship itself uses are theirs to use."""
+        found = await self.evaluate("export WHERE=$SHIP_NAME-$PORT\n")
+        self.assertEqual(found.environment, {"WHERE": "ada-3000"})
+        found = await self.evaluate("export PORT=3000 name=shop status=open IFS=,\n")
+        self.assertEqual(found.environment["PORT"], "3000")
+        self.assertEqual((found.environment["name"], found.environment["status"]), ("shop", "open"))
+        found = await self.evaluate("readonly name status; export A=1 B\n", B="given")
+        self.assertEqual(found.environment, {"A": "1", "B": "given"})
+
     async def test_what_it_prints_is_told(self) -> None:
         """What a file prints is no data; it is passed on as what it says, without control codes."""
         found = await self.evaluate("echo call; printf '\\033]0;x\\007red\\n' >&2\n")
@@ -102,9 +114,15 @@ class Good(BoxCase):
 
 class Wrong(BoxCase):
     async def test_mistakes_have_their_line(self) -> None:
-        """What is no command and what bash cannot read are refused with file and line."""
+        """What is no command and what bash cannot read, there or in a file that is sourced, are
+        refused with file and line; a word that may be of a password is not repeated."""
+        (self.tree / "a").mkdir()
+        (self.tree / "a" / "broken").write_text("A=1\n)\n")
         for text, told in [
-            ("A=1\n\nautodeply x\n", "a/orders:3: 'autodeply' is no command"),
+            ("A=1\n\nautodeply x\n", "a/orders:3: autodeply is no command; autodeploy is"),
+            ("export PASSWORD=a&hunter2\n", "a/orders:1: there is no such command"),
+            ("cat <<END\nexport HTPASSWD=x\n", "a/orders:2: warning: here-document at line 1"),
+            ("source ./broken\nexport HTPASSWD=x\n", "a/orders: ./broken:2: syntax error"),
             ("A=1\necho 'open\n", "a/orders:2: unexpected EOF"),
             ("if true; then\n", "a/orders:2: syntax error"),
             ("A=1\n)\n", "a/orders:2: syntax error"),
@@ -112,6 +130,11 @@ class Wrong(BoxCase):
             ('set -u\n: "$UNSET"\n', "a/orders:2: UNSET: unbound variable"),
         ]:
             self.assertTrue((await self.refused(text)).startswith(told), text)
+
+    async def test_mistakes_in_any_language(self) -> None:
+        """A language that is set does not hide what bash could not read."""
+        with self.assertRaisesRegex(Refused, "^a/orders:2: syntax error"):
+            await self.evaluate("A=1\n)\n", LANGUAGE="de", LC_ALL="de_DE.UTF-8")
 
     async def test_leaving_early(self) -> None:
         """`exit` with a status is refused; without one the file came to its end."""

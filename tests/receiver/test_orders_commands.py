@@ -17,7 +17,7 @@ from receiver.headquarters.commands import (
     remote_source,
     standing,
 )
-from receiver.headquarters.evaluate import Call, Evaluated
+from receiver.headquarters.evaluate import COMMANDS, Call, Evaluated
 from receiver.headquarters.source import source_of_operator, source_of_orders
 
 HERE = Source("/srv/hq.git", "main")
@@ -57,6 +57,7 @@ class Commands(SynchronousTestCase):
         self.assertEqual(both.place, Place("/shop/", ("a.example.com", "b.example.com", "c.d")))
         self.assertEqual(orders("unpublished", f"autodeploy {CODE}").place, UNPUBLISHED)
         self.assertIsNone(orders("unpublished").source)
+        self.assertEqual(orders("unpublished", SECURITY_MODE="jwt").place, UNPUBLISHED)
 
     def test_the_last_source_counts(self) -> None:
         """Of several `autodeploy` the last one is followed."""
@@ -99,6 +100,7 @@ class Commands(SynchronousTestCase):
             ("autodeploy a b", "autodeploy URL"),
             ("expose 0", "is not a port"),
             ("expose 65536", "is not a port"),
+            (f"expose {'1' * 5000}", "is not a port"),
             ("expose 22", "the ship's own"),
             ("expose 443", "the ship's own"),
             ("expose ４３", "is not a port"),
@@ -146,11 +148,9 @@ class Commands(SynchronousTestCase):
 
     def test_every_command_is_known_here(self) -> None:
         """What the prelude offers to bash is what is understood, no more and no less."""
-        from receiver.headquarters.evaluate import PRELUDE
-
-        offered = PRELUDE.read_text().partition("in autodeploy")[2].partition(";")[0]
-        words = {"autodeploy", *offered.replace("\\\n", " ").split()}
-        self.assertEqual(words, set(USAGES))
+        self.assertEqual(set(COMMANDS), set(USAGES))
+        with self.assertRaisesRegex(Refused, "^shop/orders:1: there is no such command"):
+            orders("forged x")
 
     def test_a_remote_has_a_source_and_nothing_else(self) -> None:
         """Of a `remote` the last `autodeploy` counts; other commands and none are refused."""
@@ -174,15 +174,25 @@ class Jobs(SynchronousTestCase):
                 "deep/er": File(b"#@ @daily\n", True),
                 "after_containerize": File(b"#@ @daily\n", True),
                 "binary": File(b"#@ \xff\n", True),
-                "idle": File(b"\n#@ @daily\n", False),
+                "idle": File(b"\n#@ whenever\n", False),
+                "spaces": File(b"#@ a" + b" " * 100_000 + b"y\n", False),
             },
         )
         self.assertEqual([(job.name, job.schedule) for job in jobs], [("hourly", "@hourly")])
-        self.assertEqual(warnings, ["shop/idle:2: not executable, so it does not run: chmod +x"])
+        advice = "not executable, so it does not run: chmod +x"
+        self.assertEqual(warnings, [f"shop/idle:2: {advice}", f"shop/spaces:1: {advice}"])
 
     def test_wrong_schedules_are_refused(self) -> None:
         """What cron would not take is refused with file and line."""
-        for schedule in ("* * * *", "60 * * * *", "@sometimes", "* * * * * *", "a b c d e", "@"):
+        for schedule in (
+            "* * * *",
+            "60 * * * *",
+            "@sometimes",
+            "* * * * * *",
+            "a b c d e",
+            "@",
+            "9" * 5000 + " * * * *",
+        ):
             with self.assertRaisesRegex(Refused, "^shop/job:2: .* is not a cron expression"):
                 jobs_of("shop", {"job": File(f"#!/bin/sh\n#@ {schedule}\n".encode(), True)})
 
@@ -239,6 +249,8 @@ class Sources(SynchronousTestCase):
             "https://example.com/x --upload-pack=id", "ssh://-oProxyCommand=id/x",
             "git@-oProxyCommand=id:x", "https://example.com/../x", "https://example.com/a b",
             "https://user:hunter2@example.com/x", "https://hunter2@example.com/x",
+            "HTTPS://u:hunter2@x.org/x", "ssh://u:hunter2@x.org/x", "u:hunter2@x.org:x",
+            "git://u:hunter2@x.org/x", "https://x.org/x?token=hunter2", "http://u:hunter2@x.org/",
             "https://example.com/x#--all", "https://example.com/x#a..b",
             "https://example.com/x#a b",
             "https://example.com/x#", "https://example.com/\x00",

@@ -175,6 +175,21 @@ class Refusals(ReadingCase):
             self.assertIn("it must be a regular file", found.refused[name])
         self.assertIn("at most 1024 are read", found.refused["large/orders"])
 
+    async def test_protection_is_not_overlooked(self) -> None:
+        """A `.htpasswd` that is a link and an `.acl` that is too large are refused, not ignored."""
+        self.write({"a/orders": "autodeploy https://x.org/y\n", "b/orders": CODE})
+        (self.work.path / "a" / ".htpasswd").symlink_to("/etc/passwd")
+        (self.work.path / "b" / "team.acl").write_text("x" * (LARGEST + 1))
+        found = await self.read_now()
+        self.assertEqual(found.orders, {})
+        self.assertEqual(set(found.refused), {"a/orders", "b/orders"})
+
+    async def test_forged_records_hold_back_their_own_file(self) -> None:
+        """Whatever an orders file writes where its commands are told, the others are read."""
+        forged = "printf 'call\\0001\\0001\\000foo\\000' >&3\n"
+        found = await self.read({"a/orders": forged, "b/orders": CODE})
+        self.assertEqual((sorted(found.orders), set(found.refused)), (["b"], {"a/orders"}))
+
     async def test_two_that_want_one_thing(self) -> None:
         """A host, or a published port, is the first one's by path; the second is refused and says
         who has it."""
@@ -223,14 +238,16 @@ class Layers(ReadingCase):
         self.assertEqual(found.for_services["A"], "sab")
 
     async def test_what_services_are_not_told(self) -> None:
-        """The hooks' secret, the headquarters' address and defaults as they were given are in no
-        service's environment; a default that somebody set is."""
+        """The hooks' secret, the headquarters' address and defaults are in no service's
+        environment; a default that somebody set is, also to what it was."""
         found = await self.read(
             {
                 ".starphleet": "export STARPHLEET_HOOK_SECRET=x PORT=3001\n",
                 "a/orders": f'{CODE}export WHERE="$SHIP_NAME"\n',
+                "b/orders": f"{CODE}export PORT=3000\n",
             }
         )
+        self.assertEqual(found.orders["b"].environment["PORT"], "3000")
         environment = found.orders["a"].environment
         self.assertEqual(
             dict(environment), {"SECURITY_MODE": "public", "PORT": "3001", "WHERE": "ada"}
@@ -261,6 +278,10 @@ class Layers(ReadingCase):
         self.assertEqual((a4 == a3, b4 == b2), (False, True))
         a5, b5 = await identities({".starphleet": "export SHARED=2\n"})
         self.assertEqual((a5 == a4, b5 == b4), (False, True))
+        sourced = f"{CODE}source ../common\n"
+        a6, _ = await identities({"a/orders": sourced, "common": "proxy_for a.example.com\n"})
+        a7, b7 = await identities({"common": "proxy_for b.example.com\n"})
+        self.assertEqual((a7 == a6, b7 == b5), (False, True))
 
 
 class Places(ReadingCase):

@@ -5,7 +5,12 @@ from __future__ import annotations
 import hmac
 import http.client
 import json
+import shutil
+import socket
 from collections.abc import Collection
+from pathlib import Path
+from tempfile import mkdtemp
+from unittest.mock import patch
 from urllib.parse import urlencode
 
 from twisted.internet import reactor
@@ -17,8 +22,10 @@ from receiver.webhooks import LARGEST, MOST, Webhooks, repositories
 
 SECRET = "a secret of ours"
 JSON = "application/json"
+FORM = "application/x-www-form-urlencoded"
 GITHUB = {
     "ref": "refs/heads/main",
+    "head_commit": {"message": "Grüße & more"},
     "repository": {
         "name": "shop",
         "html_url": "https://github.com/us/shop",
@@ -42,20 +49,25 @@ class Payloads(SynchronousTestCase):
     def test_the_repository_is_found(self) -> None:
         """Every URL of the repository is taken, from GitHub's form and JSON, GitLab's project, and
         a plain `url`."""
-        text = json.dumps(GITHUB).encode()
+        text = json.dumps(GITHUB, ensure_ascii=False).encode()
         urls = {value for value in GITHUB["repository"].values() if "/" in value}  # type: ignore[attr-defined]
         form = urlencode({"payload": text.decode()}).encode()
         self.assertEqual(repositories(text, JSON), urls)
-        self.assertEqual(repositories(form, "application/x-www-form-urlencoded"), urls)
+        self.assertEqual(repositories(form, FORM), urls)
         self.assertEqual(
             repositories(json.dumps(GITLAB).encode(), JSON), set(GITLAB["project"].values())
         )
         self.assertEqual(repositories(b'{"url": "https://x.org/y"}', JSON), {"https://x.org/y"})
 
     def test_what_names_none(self) -> None:
-        """An empty body, and JSON of any other shape, name no repository and break nothing."""
-        for body in (b"", b" ", b"{}", b"[]", b"1", b'{"repository": 3, "project": [{}]}'):
+        """An empty body names none; JSON of any other shape has no URL in it, whatever type
+        `curl -d` says it is of."""
+        for body in (b"", b" "):
             self.assertIsNone(repositories(body, JSON), body)
+        for body in (b"{}", b"[]", b"1", b'{"repository": 3, "project": [{}]}', b'{"ulr": "x"}'):
+            for content_type in (JSON, FORM):
+                self.assertEqual(repositories(body, content_type), frozenset(), body)
+        self.assertEqual(repositories(b'{"url": "https://x.org/y"}', FORM), {"https://x.org/y"})
 
 
 class Answers(SynchronousTestCase):
@@ -94,11 +106,32 @@ class Answers(SynchronousTestCase):
             ("gitlab", {"x-gitlab-token": SECRET + "é"}, body),
             ("gitea", {"x-hub-signature-256": right}, body),
             ("poll", {"authorization": "Bearer "}, body),
+            ("poll", {"authorization": SECRET}, body),
         ]:
             status, told = self.hooks.answer(sender, headers, sent)
             self.assertEqual(status, 401, (sender, headers))
             self.assertNotIn(SECRET, told)
         self.assertEqual(self.asked, [])
+
+    def test_a_secret_of_any_letters(self) -> None:
+        """A secret that is not ASCII, or not even text, is compared byte for byte."""
+        for secret in ("pässwort", "a\udcff"):
+            self.secret = secret
+            sent = secret.encode("utf-8", "surrogateescape").decode("latin-1")
+            self.assertEqual(self.hooks.answer("gitlab", {"x-gitlab-token": sent}, b"{}")[0], 400)
+            self.assertEqual(self.hooks.answer("gitlab", {"x-gitlab-token": "x"}, b"{}")[0], 401)
+
+    def test_refusals_do_not_fill_the_log(self) -> None:
+        """However many are refused, one line in a while says so, and how many they were."""
+        now = 0.0
+        self.hooks = Webhooks(lambda: SECRET, self.hurry, lambda: now)
+        told: list[int] = []
+        with patch.object(webhooks._log, "warn", lambda text, count, **more: told.append(count)):
+            for _ in range(100):
+                self.hooks.answer("gitlab", {}, b"")
+            now = 61.0
+            self.hooks.answer("gitlab", {}, b"")
+        self.assertEqual(told, [1, 100])
 
     def test_without_a_secret_nobody_is(self) -> None:
         """Where no secret is set, an empty one opens nothing; the answer says what to set."""
@@ -129,13 +162,22 @@ class Answers(SynchronousTestCase):
 
 class Server(TestCase):
     def setUp(self) -> None:
+        directory = Path(mkdtemp(prefix="hooks-"))
+        self.addCleanup(shutil.rmtree, directory)
+        self.path = directory / "socket"
         hooks = Webhooks(lambda: SECRET, lambda urls: 2)
-        self.port = webhooks.listen(reactor, hooks)
-        self.addCleanup(self.port.stopListening)
+        listening = webhooks.listen(reactor, self.path, hooks)
+        self.addCleanup(listening.stopListening)
+
+    def connection(self) -> http.client.HTTPConnection:
+        to = http.client.HTTPConnection("ship", timeout=20)
+        to.sock = socket.socket(socket.AF_UNIX)
+        to.sock.connect(str(self.path))
+        return to
 
     async def ask(self, method: str, path: str, body: bytes, chunked: bool = False) -> int:
         def go() -> int:
-            to = http.client.HTTPConnection("127.0.0.1", self.port.getHost().port, timeout=20)
+            to = self.connection()
             try:
                 headers = {"Authorization": f"Bearer {SECRET}"}
                 sent = iter([body]) if chunked else body
@@ -152,23 +194,24 @@ class Server(TestCase):
         refused whether or not it says its length."""
         self.assertEqual(await self.ask("POST", "/poll", b""), 202)
         self.assertEqual(await self.ask("GET", "/poll", b""), 405)
+        self.assertEqual(await self.ask("HEAD", "/poll", b""), 405)
+        self.assertEqual(await self.ask("POST", "/", b""), 202)
         large = b" " * (LARGEST + 1)
         self.assertEqual(await self.ask("POST", "/poll", large), 413)
         self.assertEqual(await self.ask("POST", "/poll", large, chunked=True), 413)
-        self.assertEqual(await self.ask("POST", "/poll", large[:-3] + b"{}"), 202)
+        self.assertEqual(await self.ask("POST", "/poll", b'{"url": "x"}'.ljust(LARGEST)), 202)
 
     async def test_only_so_many(self) -> None:
         """Connections that say nothing take all places and no more; the next is turned away, and
         there is room again when they leave."""
 
         def go() -> None:
-            port = self.port.getHost().port
-            idle = [http.client.HTTPConnection("127.0.0.1", port, timeout=20) for _ in range(MOST)]
+            idle = [self.connection() for _ in range(MOST)]
             for one in idle:
                 one.request("GET", "/")
                 one.getresponse().read()
             with self.assertRaises((ConnectionError, http.client.HTTPException)):
-                more = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+                more = self.connection()
                 more.request("GET", "/")
                 more.getresponse()
             for one in idle:
