@@ -271,8 +271,10 @@ class ProcessRuntime:
         """Kill what is left of a service and forget that it was started."""
         await self._kill_run(run)
         await self._finish(container, service)
-        record.forget(container.directory)
-        self._ports.release(container.name)
+        known = record.read(container.directory)
+        if known is None or known.mark == run:  # else it was started again meanwhile
+            record.forget(container.directory)
+            self._ports.release(container.name)
 
     async def _finish(self, container: Container, service: Service | None) -> None:
         if service is not None and self._services.get(container.name) is service:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -17,7 +18,7 @@ from buildpacks.launch import launch_argv
 from containers.interface import Address, ContainerError, Exit, Runtime
 from hooks.building import job_script, mounts, start_mount
 from hooks.check import ask
-from hooks.cron import Cron
+from hooks.cron import Cron, Local
 from hooks.layout import Layout
 from hooks.ledger import Serving
 from hooks.say import clean
@@ -25,6 +26,7 @@ from hooks.settings import Settings
 from hooks.standing import Job
 from hooks.watchdog import watch_over
 
+LOCAL = Local()
 LONGEST_RUN = 86400.0  # seconds
 MOST_OUTPUT = 4 << 20  # bytes of one run
 PATIENCE = 30.0  # seconds for one answer to the watchdog
@@ -56,12 +58,15 @@ class Attendance:
     runtime: Runtime
     now: Now
     _attended: dict[str, _One] = field(factory=dict)
+    _begun: dict[str, float] = field(factory=dict)
     _log: Logger = Logger()
 
     def attend(self, serving: Serving) -> None:
         """Begin with the jobs and the watchdog of `serving`; the jobs of an earlier version start
         no more. Nothing changes for one that is attended already.
         """
+        if not serving.jobs:  # those of a later version miss nothing by that
+            self.layout.looked(serving.service).unlink(missing_ok=True)
         if serving.container in self._attended or not (serving.jobs or serving.watch):
             return
         for one in self._attended.values():
@@ -74,6 +79,10 @@ class Attendance:
         if serving.watch is not None:
             one.going.append(self._going(self._watch(serving)))
 
+    def begun(self, container: str) -> None:
+        """The service in `container` was started again; it has a while for its first answer."""
+        self._begun[container] = self.reactor.seconds()
+
     def rest(self, container: str) -> None:
         """Start no more jobs beside `container`, and watch it no more."""
         if container in self._attended:
@@ -81,6 +90,7 @@ class Attendance:
 
     def leave(self, container: str) -> None:
         """As `rest`, and end the jobs that run."""
+        self._begun.pop(container, None)
         one = self._attended.pop(container, None)
         if one is not None:
             one.rest()
@@ -103,7 +113,7 @@ class Attendance:
             partial(self._run, serving),
             partial(_append, log),
             partial(_look, self.layout.looked(serving.service)),
-            lambda: datetime.now().astimezone(),
+            lambda: datetime.now(LOCAL),
         )
 
     def _looked_at(self, serving: Serving) -> datetime | None:
@@ -112,19 +122,22 @@ class Attendance:
             seconds = float(self.layout.looked(serving.service).read_text())
         except (OSError, ValueError):
             return None
-        return datetime.fromtimestamp(seconds).astimezone()
+        return datetime.fromtimestamp(seconds, LOCAL)
 
     async def _run(self, serving: Serving, job: Job) -> None:
         container = self.runtime.find(serving.container)
         if container is None:
             raise ContainerError(f"the container {serving.container} is gone")
+        now = await self.now(serving.service)
+        moved = now is not None and now.container == serving.container
+        port = now.port if now is not None and moved else serving.port
         log, began = self.layout.service_log(container.name), time.monotonic()
-        lines = _Lines(lambda line: _append(log, f"[{job.name}] {line}"))
+        lines = _Lines(f"[{job.name}] ", partial(_append, log))
         start = self.runtime.seen_at(container, start_mount(container))
         exit = await self.runtime.run(
             container,
             launch_argv(f"{start}/{job_script(job.name)}"),
-            env={**serving.launch.env, "PORT": str(serving.port)},
+            env={**serving.launch.env, "PORT": str(port)},
             output=lines.take,
             limits=evolve(self.settings.service_limits, seconds=LONGEST_RUN, output=MOST_OUTPUT),
             mounts=mounts(self.layout, container, serving.launch),
@@ -135,13 +148,17 @@ class Attendance:
 
     async def _watch(self, serving: Serving) -> None:
         assert serving.watch is not None
-        path = serving.watch.path
+        path, delay = serving.watch.path, serving.watch.delay
 
         async def healthy() -> bool:
             now = await self.now(serving.service)
             if now is None or now.container != serving.container:
                 return True
-            return await ask(self.reactor, Address(now.host, now.port), path, PATIENCE) == 200
+            if await ask(self.reactor, Address(now.host, now.port), path, PATIENCE) == 200:
+                self._begun.pop(serving.container, None)
+                return True
+            begun = self._begun.get(serving.container)
+            return begun is not None and self.reactor.seconds() - begun < delay
 
         async def restart(why: str) -> None:
             """Stopped, it is started again like any service that ends."""
@@ -155,28 +172,33 @@ class Attendance:
 
 @define(eq=False)
 class _Lines:
-    """Raw output on its way to lines."""
+    """Raw output on its way to lines, each with `mark` before it; `say` takes many at once."""
 
+    mark: str
     say: Callable[[str], None]
     _rest: bytes = b""
 
     def take(self, data: bytes) -> None:
         *lines, self._rest = (self._rest + data).split(b"\n")
-        for line in lines:
-            self.say(clean(line.decode("utf-8", "replace")))
+        if lines:
+            self.say("\n".join(map(self._marked, lines)))
 
     def end(self) -> None:
         if self._rest:
-            self.say(clean(self._rest.decode("utf-8", "replace")))
+            self.say(self._marked(self._rest))
+
+    def _marked(self, line: bytes) -> str:
+        return self.mark + clean(line.decode("utf-8", "replace"))
 
 
 def _append(log: Path, line: str) -> None:
-    with log.open("a") as file:
+    with suppress(OSError), log.open("a") as file:  # a full disk ends no job
         file.write(f"{line}\n")
 
 
 def _look(path: Path, at: datetime) -> None:
-    path.write_text(f"{at.timestamp()}\n")
+    with suppress(OSError):
+        path.write_text(f"{at.timestamp()}\n")
 
 
 def _how(exit: Exit) -> str:

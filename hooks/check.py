@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from attrs import define, frozen
-from twisted.internet.defer import Deferred, race
+from twisted.internet.defer import CancelledError, Deferred, race
 from twisted.internet.endpoints import TCP4ClientEndpoint
 from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.internet.protocol import Protocol
@@ -89,10 +89,21 @@ async def ask(reactor: Any, address: Address, path: str, patience: float) -> int
     url = f"http://{address.host}:{address.port}{path}".encode()
     agent = Agent.usingEndpointFactory(reactor, _Straight(reactor, address))
     asked = agent.request(b"GET", url, Headers({b"User-Agent": [b"starphleet"]}))
+    cancelled = False
+
+    def cancel(_: Deferred[Any]) -> None:
+        nonlocal cancelled
+        cancelled = True  # said first: a cancelled request looks like any other that failed
+        asked.cancel()
+
+    answer: Deferred[Any] = Deferred(cancel)
+    asked.addCallbacks(answer.callback, answer.errback)
     timer = reactor.callLater(patience, asked.cancel)
     try:
-        response = await asked
+        response = await answer
     except Exception:
+        if cancelled:
+            raise CancelledError() from None
         return None
     finally:
         if timer.active():

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
-from datetime import datetime
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from datetime import UTC, datetime, timedelta, tzinfo
 from itertools import islice
 from typing import Any
 
@@ -32,12 +32,37 @@ COUNTED = 1000  # missed runs that are counted
 Run = Callable[[Job], Awaitable[object]]
 
 
+class Local(tzinfo):
+    """The ship's zone with its rules: `datetime.astimezone` gives but the offset of one moment."""
+
+    def utcoffset(self, when: datetime | None) -> timedelta | None:
+        return when.replace(tzinfo=None).astimezone().utcoffset() if when else None
+
+    def dst(self, when: datetime | None) -> timedelta | None:
+        return None
+
+    def tzname(self, when: datetime | None) -> str | None:
+        return when.replace(tzinfo=None).astimezone().tzname() if when else None
+
+    def fromutc(self, when: datetime) -> datetime:
+        seconds = when.replace(tzinfo=UTC).timestamp()
+        return datetime.fromtimestamp(seconds).replace(tzinfo=self)
+
+
+def _times(schedule: str, after: datetime) -> Iterator[datetime]:
+    """Later than `after` in real time: of an hour that the clock has twice cronsim names but the
+    first."""
+    for time in CronSim(KINDS.get(schedule, schedule), after):
+        if time.timestamp() > after.timestamp():
+            yield time
+
+
 def due(schedule: str, after: datetime) -> datetime | None:
     """The next time that `schedule` names after `after`; `None` when there is none."""
     if schedule == REBOOT:
         return None
     try:
-        found: datetime = next(CronSim(KINDS.get(schedule, schedule), after))
+        found: datetime = next(_times(schedule, after))
     except (CronSimError, StopIteration):
         return None
     return found
@@ -48,8 +73,8 @@ def missed(schedule: str, after: datetime, until: datetime) -> list[datetime]:
     if schedule == REBOOT:
         return []
     times = []
-    for time in islice(CronSim(KINDS.get(schedule, schedule), after), COUNTED):
-        if time > until:
+    for time in islice(_times(schedule, after), COUNTED):
+        if time.timestamp() > until.timestamp():
             break
         times.append(time)
     return times
@@ -86,7 +111,8 @@ class Cron:
             for job in self.jobs:
                 self._see_to(job, last, now)
             # A clock set back a little must not run a time twice; one set back far is the new time.
-            last = now if now > last or (last - now).total_seconds() > LATE else last
+            back = last.timestamp() - now.timestamp()
+            last = last if 0 <= back <= LATE else now
             self.looked(last)
             await deferLater(self.reactor, self._pause(last))
 
@@ -97,17 +123,20 @@ class Cron:
 
     def _see_to(self, job: Job, last: datetime, now: datetime) -> None:
         """Start `job` if it fell due since `last`; what is long past is only told."""
-        times = missed(job.schedule, last, now)
-        late = [time for time in times if (now - time).total_seconds() > LATE]
+        edge = datetime.fromtimestamp(now.timestamp() - LATE, now.tzinfo)
+        late = missed(job.schedule, last, edge)
         if late:
-            self.say(f"[{job.name}] missed {len(late)} runs, {late[0]:%F %R} to {late[-1]:%F %R}")
-        for time in times[len(late) :]:
+            more = " or more" if len(late) == COUNTED else ""
+            runs = "run" if len(late) == 1 else "runs"
+            self.say(f"[{job.name}] missed {len(late)}{more} {runs} since {late[0]:%F %R}")
+        since = max(last, edge, key=datetime.timestamp)
+        for time in missed(job.schedule, since, now):
             self._start(job, time)
 
     def _pause(self, last: datetime) -> float:
         """Seconds until the next look."""
         times = [time for job in self.jobs if (time := due(job.schedule, last)) is not None]
-        until = min(((time - self.now()).total_seconds() for time in times), default=LOOK)
+        until = min((time.timestamp() - self.now().timestamp() for time in times), default=LOOK)
         return max(0.01, min(LOOK, until))
 
     def _start(self, job: Job, time: datetime) -> None:

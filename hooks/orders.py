@@ -13,7 +13,8 @@ from hooks.errors import Refused
 from hooks.naming import Release, configuration_id
 from hooks.push import Push
 from hooks.repository import EMPTY_TREE, Repository
-from hooks.standing import Place, StandingOrders
+from hooks.standing import Place, StandingOrders, Watch
+from hooks.watchdog import watch_of
 
 NO_COMMIT = "0" * 40
 READ = (".env", "Procfile", "healthcheck")
@@ -38,6 +39,7 @@ class Orders:
     ttl: float | None
     push: Push | None = None
     standing: StandingOrders | None = None
+    watch: Watch | None = None
     why: str = "pushed"
 
     @property
@@ -95,6 +97,7 @@ async def orders_of_standing(
     files = await _files(repository, commit) if repository else {}
     environment = effective(read_env_file(files.get(".env", ""), ".env"), standing.environment)
     identified = {**environment, "/": standing.content, "/again": str(again)}
+    checked = healthcheck_path(environment, files.get("healthcheck"))
     return Orders(
         repository=repository,
         release=Release(standing.service, configuration_id(identified), commit),
@@ -102,9 +105,10 @@ async def orders_of_standing(
         branch=standing.source.ref if standing.source else "",
         environment=_checked(environment),
         processes=parse_procfile(files["Procfile"]) if "Procfile" in files else {},
-        healthcheck=healthcheck_path(environment, files.get("healthcheck")),
+        healthcheck=checked,
         ttl=None,
         standing=standing,
+        watch=watch_of(environment, checked),
         why=why,
     )
 
@@ -139,7 +143,7 @@ def _path(text: str, where: str) -> str:
 
 def _checked(environment: dict[str, str]) -> dict[str, str]:
     delay = environment["HEALTHCHECK_INIT_DELAY"]
-    if not delay.isdigit() or not 1 <= int(delay) <= 3600:
+    if not re.fullmatch(r"[0-9]{1,9}", delay) or not 1 <= int(delay) <= 3600:
         raise Refused(
             f"HEALTHCHECK_INIT_DELAY: {ascii(delay)[:20]} is not a number of seconds, 1 to 3600"
         )

@@ -189,6 +189,7 @@ class Services:
         """
         await self.ledger.strike(serving.service)
         if serving.place is not None:
+            self.layout.looked(serving.service).unlink(missing_ok=True)
             return
         name, refs = pushed_refs(serving.service)
         for ref in refs:
@@ -211,6 +212,7 @@ class Services:
         """Start `serving` once more; when its port is taken now, traffic follows it."""
         had = (await self.ledger.serving()).get(serving.service, serving)
         address = await self.start(container, serving.launch, Address(had.host, had.port))
+        self.attendance.begun(container.name)
         moved = evolve(had, host=address.host, port=address.port)
         if moved != had and moved.release == serving.release:
             await self.publish(moved)

@@ -29,7 +29,6 @@ from hooks.say import Say
 from hooks.services import Services, ended_how
 from hooks.settings import Settings, git_address
 from hooks.standing import UNPUBLISHED, File
-from hooks.watchdog import watch_of
 from proxy.nginx import Proxy
 
 IDLE = "sleep infinity"  # of a container that is there for its jobs alone
@@ -204,7 +203,7 @@ class Ship:
             place=orders.place,
             standing=standing.identity if standing else "",
             jobs=standing.jobs if standing else (),
-            watch=watch_of(orders.environment, orders.healthcheck) if standing else None,
+            watch=orders.watch,
         )
 
     def renewed(self, serving: Serving, orders: Orders) -> Serving:

@@ -43,11 +43,13 @@ class Job:
 @frozen
 class Watch:
     """The watchdog of a service that serves: asks for `path` every `pulse` seconds, and restarts
-    the service when more than `retries` questions in a row are not answered with a 200."""
+    the service when more than `retries` questions in a row are not answered with a 200. One that
+    was started again has `delay` seconds for its first answer."""
 
     path: str
     pulse: float
     retries: int
+    delay: float = 60.0
 
 
 @frozen

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
@@ -16,19 +17,22 @@ _log = Logger()
 
 
 def watch_of(environment: Mapping[str, str], path: str | None) -> Watch | None:
-    """What HEALTHCHECK_PULSE (10 s) and HEALTHCHECK_RETRY_COUNT (3) say of the check of `path`.
+    """What HEALTHCHECK_PULSE (10 s), _RETRY_COUNT (3) and _INIT_DELAY (60 s) say of the check of
+    `path`.
 
     `None` without a path: nobody said what is healthy. `Refused` names the one that is wrong.
     """
     if path is None:
         return None
     pulse = _count(environment, "HEALTHCHECK_PULSE", 10, 1, 86400)
-    return Watch(path, float(pulse), _count(environment, "HEALTHCHECK_RETRY_COUNT", 3, 0, 1000))
+    retries = _count(environment, "HEALTHCHECK_RETRY_COUNT", 3, 0, 1000)
+    delay = _count(environment, "HEALTHCHECK_INIT_DELAY", 60, 1, 3600)
+    return Watch(path, float(pulse), retries, float(delay))
 
 
 def _count(environment: Mapping[str, str], name: str, default: int, least: int, most: int) -> int:
     text = environment.get(name) or str(default)
-    if not text.isascii() or not text.isdigit() or not least <= int(text) <= most:
+    if not re.fullmatch(r"[0-9]{1,9}", text) or not least <= int(text) <= most:
         raise Refused(f"{name}: {ascii(text)[:20]} is not a number, {least} to {most}")
     return int(text)
 
@@ -45,12 +49,12 @@ async def watch_over(
     failures = 0
     while True:
         await deferLater(reactor, watch.pulse)
-        failures = 0 if await healthy() else failures + 1
-        if failures > watch.retries:
-            failures = 0
-            try:
+        try:
+            failures = 0 if await healthy() else failures + 1
+            if failures > watch.retries:
+                failures = 0
                 await restart(f"GET {watch.path} failed {watch.retries + 1} times in a row")
-            except CancelledError:
-                raise
-            except Exception:
-                _log.failure("a service that is not healthy could not be started again")
+        except CancelledError:
+            raise
+        except Exception:
+            _log.failure("a service could not be looked after")

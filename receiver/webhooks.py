@@ -190,6 +190,8 @@ class _Bounded(Request):
 class _Few(WrappingFactory):
     """Only so many connections at a time; the next one is turned away."""
 
+    noisy = False
+
     def buildProtocol(self, addr: IAddress | None) -> Any:
         return super().buildProtocol(addr) if len(self.protocols) < MOST else None
 

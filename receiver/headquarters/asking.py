@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Collection, Coroutine
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,7 @@ class Asking:
     _https: Https | None = field(default=None, init=False)
     _connections: Connections = field(init=False)
     _by_git_until: dict[str, float] = field(factory=dict, init=False)
+    _answers: Counter[str] = field(factory=Counter, init=False)
 
     def __attrs_post_init__(self) -> None:
         self._connections = Connections(self.reactor, self.git.layout, self.git.path)
@@ -71,8 +73,11 @@ class Asking:
             await self._https.close()
 
     async def _in_time(self, url: str, host: str, names: list[str]) -> Found:
-        """A host that lets the time run out has one question out at a time until it answers."""
-        late = False
+        """A host that says nothing while the time runs out has one question out at a time.
+
+        That ends when it answers. One repository that hangs does not make its host a silent one.
+        """
+        late, heard = False, self._answers[host]
 
         def stop() -> None:
             nonlocal late
@@ -87,11 +92,13 @@ class Asking:
             asking.cancel()
             if not late:
                 raise
-            self._turns.silent.add(host)
+            if self._answers[host] == heard:
+                self._turns.silent.add(host)
             raise Unreachable(f"cannot read {url}: no answer within {self.seconds:g} s") from None
         finally:
             if timer.active():
                 timer.cancel()
+        self._answers[host] += 1
         self._turns.silent.discard(host)
         return found
 

@@ -44,8 +44,15 @@ class Turns:
         return self._out[host] < most and self._out.total() < self.total
 
     def _next(self) -> None:
+        full: set[str] = set()
         for host, waiting in list(self._waiting):
-            if self._room(host):
-                self._waiting.remove((host, waiting))
-                self._out[host] += 1
-                waiting.callback(None)
+            if host in full or waiting.called:  # the turn given last may be over already
+                continue
+            if self._out.total() >= self.total:
+                return
+            if not self._room(host):
+                full.add(host)
+                continue
+            self._waiting.remove((host, waiting))
+            self._out[host] += 1
+            waiting.callback(None)

@@ -45,14 +45,14 @@ class EnvFiles(SynchronousTestCase):
 
 
 class OrdersOfPushes(SynchronousTestCase):
-    def orders(self, files: dict[str, str]) -> Orders:
+    def orders(self, files: dict[str, str], **phleet: str) -> Orders:
         home = scratch(self)
         oid = commit(home / "work", files)
         repository = bare(home / "app.git")
         git(home / "work", "push", "-q", str(repository.path), "master")
         push = read_push("app", "ann", [(ZERO, oid, "refs/heads/master")], [])
         return self.successResultOf(
-            Deferred.fromCoroutine(orders_of_push(push, repository, 60.0, {}))
+            Deferred.fromCoroutine(orders_of_push(push, repository, 60.0, phleet))
         )
 
     def test_the_files_of_the_commit_give_the_orders(self) -> None:
@@ -65,6 +65,24 @@ class OrdersOfPushes(SynchronousTestCase):
         self.assertEqual(orders.healthcheck, "/up?x=1")
         self.assertEqual(orders.ttl, 60.0)
         self.assertNotEqual(orders.release.configuration, plain.release.configuration)
+
+    def test_the_phleet_is_stronger_than_the_commit(self) -> None:
+        """What the headquarters gives to test services wins over `.env`, and names the release."""
+        files = {".env": "A=commit\nB=commit\n"}
+        found = self.orders(files, A="phleet")
+        self.assertEqual((found.environment["A"], found.environment["B"]), ("phleet", "commit"))
+        self.assertNotEqual(found.release.configuration, self.orders(files).release.configuration)
+
+    def trouble(self, delay: str) -> str:
+        with self.assertRaises(self.failureException) as raised:
+            self.orders({".env": f"HEALTHCHECK_INIT_DELAY={delay}\n"})
+        return str(raised.exception)
+
+    def test_a_delay_that_is_no_number_is_refused(self) -> None:
+        """Whatever Python may think of its digits."""
+        for text in ("", "0", "x", "3601", "\u00b2", "1" * 5000):
+            with self.subTest(text=text[:9]):
+                self.assertIn("Refused: HEALTHCHECK_INIT_DELAY", self.trouble(text))
 
     def test_a_check_that_is_no_path_is_refused(self) -> None:
         """A healthcheck cannot put anything into a request but its path."""
@@ -113,11 +131,17 @@ class StandingOrdersOfASource(SynchronousTestCase):
 
     def test_jobs_alone_need_no_source(self) -> None:
         """Without a source there is nothing to read, and an identity all the same."""
-        standing = StandingOrders("night", None, {}, "digest", {}, UNPUBLISHED)
-        found = self.successResultOf(
-            Deferred.fromCoroutine(
-                orders_of_standing(standing, None, NO_COMMIT, owner="hq", again=0, why="")
+        found, other = (
+            self.successResultOf(
+                Deferred.fromCoroutine(
+                    orders_of_standing(
+                        StandingOrders("night", None, {}, content, {}, UNPUBLISHED),
+                        None, NO_COMMIT, owner="hq", again=0, why="",
+                    )
+                )
             )
-        )
+            for content in ("digest", "another")
+        )  # fmt: skip
+        self.assertNotEqual(found.release.configuration, other.release.configuration)
         self.assertIsNone(found.repository)
         self.assertEqual(str(found.release)[:6], "night-")

@@ -25,7 +25,7 @@ class Settings(SynchronousTestCase):
     def test_what_is_no_number_is_refused(self) -> None:
         """The variable that is wrong is named."""
         for name in ("HEALTHCHECK_PULSE", "HEALTHCHECK_RETRY_COUNT"):
-            for text in ("x", "-1", "1.5", "²", "100000"):
+            for text in ("x", "-1", "1.5", "²", "100000", "1" * 5000):
                 with self.assertRaisesRegex(Refused, f"^{name}: "):
                     watch_of({name: text}, "/")
         with self.assertRaises(Refused):

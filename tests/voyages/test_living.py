@@ -101,7 +101,7 @@ def test_the_old_one_stops_first_where_orders_say_so(base: Base) -> None:
     until(
         lambda: "failed" in base.harbour.starphleet("status", "lonely").text, "the third one fails"
     )
-    wait_for(base.harbour, "lonely/", "two")
+    until(lambda: says(base.harbour, "lonely/", "two"), "the second one serves again")
     base.withdraw("lonely")
 
 
