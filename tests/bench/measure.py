@@ -13,7 +13,7 @@ HEADINGS = ("compared", "ours", "against", "ratio", "bound", "")
 
 @frozen
 class Figure:
-    """Samples of one thing in one unit (`s` or `MB`)."""
+    """Samples of one thing in one unit (`s`, `MB`, or "" for what is counted)."""
 
     samples: tuple[float, ...]
     unit: str = "s"
@@ -23,7 +23,7 @@ class Figure:
         return statistics.median(self.samples)
 
     def __str__(self) -> str:
-        middle = f"{self.median:.{self._digits}f} {self.unit}"
+        middle = f"{self.median:.{self._digits}f} {self.unit}".rstrip()
         if len(self.samples) == 1:
             return middle
         low, high = min(self.samples), max(self.samples)
@@ -31,7 +31,9 @@ class Figure:
 
     @property
     def _digits(self) -> int:
-        return 3 if self.unit == "s" and self.median < 1 else 1 if self.unit == "MB" else 2
+        if self.unit == "s":
+            return 3 if self.median < 1 else 2
+        return 1 if self.unit else 0
 
 
 @frozen

@@ -20,6 +20,17 @@ from tests.bench.measure import Figure, Line, more, ratio
 from tests.bench.scene import Scene
 from tests.buildpacks.gitserver import GitServer
 
+# In a PID namespace of its own the processes that were started can be counted.
+ALONE = (
+    *("unshare", "--pid", "--fork", "--mount-proc", "--kill-child"),
+    *(() if os.geteuid() == 0 else ("--map-root-user",)),
+)
+LS_REMOTE = """
+read -r before </proc/sys/kernel/ns_last_pid
+for url; do git ls-remote --quiet "$url" HEAD >/dev/null 2>&1 || exit 1; done
+read -r after </proc/sys/kernel/ns_last_pid
+echo $((after - before))
+"""
 MANY, FEW, BY_SSH = 200, 50, 40
 ROUNDS = 3
 
@@ -53,10 +64,11 @@ def costs(scene: Scene, server: GitServer, repositories: Sequence[Path]) -> Iter
             0.3,
         ),
     ]:
-        ours, gits = asked(scene, server, urls)
-        against = Figure((ls_remote(scene, server, urls),))
-        what = f"CPU of a pulse, {len(urls)} by {name}, {gits} gits; ls-remote"
-        yield Line(what, ours, against, ratio(bound))
+        ours, started = asked(scene, server, urls)
+        against, theirs = ls_remote(scene, server, urls)
+        what = f"of a pulse, {len(urls)} by {name}; git ls-remote"
+        yield Line(f"CPU {what}", ours, against, ratio(bound))
+        yield Line(f"processes {what}", started, theirs, ratio(1.1))
 
 
 def growth(scene: Scene, server: GitServer) -> Iterator[Line]:
@@ -122,7 +134,7 @@ def asker(
     root = scene.harbour.home / "asker"
     known(scene, root)
     process = subprocess.Popen(
-        [sys.executable, "-m", "tests.bench.asker", str(root), str(server.pem), str(rounds)],
+        [*ALONE, sys.executable, "-m", __package__ + ".asker", root, server.pem, str(rounds)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -146,25 +158,28 @@ def known(scene: Scene, root: Path) -> Layout:
     return layout
 
 
-def asked(scene: Scene, server: GitServer, urls: Sequence[str]) -> tuple[Figure, int]:
-    """Seconds of CPU for a pulse over `urls`, and how many gits it started."""
+def asked(scene: Scene, server: GitServer, urls: Sequence[str]) -> tuple[Figure, Figure]:
+    """What a pulse over `urls` costs: seconds of CPU, and processes that are started."""
     with asker(scene, server, urls, ROUNDS) as process:
         assert process.stdout is not None
         costs = [json.loads(line) for line in process.stdout]
-    return Figure(tuple(cost["cpu"] for cost in costs)), costs[-1]["gits"]
+    started = tuple(cost["processes"] for cost in costs)
+    return Figure(tuple(cost["cpu"] for cost in costs)), Figure(started, "")
 
 
-def ls_remote(scene: Scene, server: GitServer, urls: Sequence[str]) -> float:
-    """Seconds of CPU of git, asked for each of `urls` with the environment that a ship gives it."""
+def ls_remote(scene: Scene, server: GitServer, urls: Sequence[str]) -> tuple[Figure, Figure]:
+    """The same for git, asked for each of `urls` with the environment that a ship gives it."""
     layout = known(scene, scene.harbour.home / "asker")
     env = environment(layout, urls[0], os.environ["PATH"], {"GIT_SSL_CAINFO": str(server.pem)})
-    each = 'for url; do git ls-remote --quiet "$url" HEAD >/dev/null 2>&1 || exit 1; done'
-    process = subprocess.Popen(["sh", "-c", each, "sh", *urls], env=env)
+    argv = [*ALONE, "sh", "-c", LS_REMOTE, "sh", *urls]
+    process = subprocess.Popen(argv, env=env, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    started = process.stdout.read()
     _, status, used = os.wait4(process.pid, 0)  # of it and of all that it waited for
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode != 0:
         raise AssertionError(f"git ls-remote of {urls[0]} and more: {process.returncode}")
-    return used.ru_utime + used.ru_stime
+    return Figure((used.ru_utime + used.ru_stime,)), Figure((int(started),), "")
 
 
 def seen(scene: Scene, server: GitServer, urls: Sequence[str], moving: Path) -> Figure:

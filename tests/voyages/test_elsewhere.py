@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.buildpacks.gitserver import GitServer
-from tests.voyages.base import PUBLIC, Base, wait_for
+from tests.voyages.base import PUBLIC, Base, says, wait_for
 from tests.voyages.harbour import App, Harbour
 
 LARGE = b"a large file\n"
@@ -105,7 +105,8 @@ def test_relative_submodules_of_orders(harbour: Harbour, server: GitServer) -> N
     base = Base.new(harbour)
     base.order({"whole/orders": f"{PUBLIC}autodeploy {server.url}/whole.git\n"})
     base.follow()
-    wait_for(harbour, "whole/part/text", "part\n")
+    wait_for(harbour, "whole/", "whole\n")
+    assert says(harbour, "whole/part/text", "part\n")
 
 
 class LargeFiles:
