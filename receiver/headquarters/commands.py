@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from datetime import datetime
 
 from attrs import define, field, frozen
-from cronsim import CronSim, CronSimError
 
-from hooks.cron import KINDS
 from hooks.errors import Refused
-from hooks.standing import UNPUBLISHED, File, Front, Job, Place, Source, StandingOrders
+from hooks.standing import UNPUBLISHED, File, Front, Place, Source, StandingOrders
 from proxy.routes import HOST, PATH
 from receiver.headquarters.evaluate import Call, Evaluated
+from receiver.headquarters.jobs import jobs_of
 from receiver.headquarters.source import source_of_orders
 
 LONGEST_PATH = 100  # characters of an order's path
-OWN = ("orders", "remote", "on_containerize", "after_containerize")
 _GUARDED_PORTS = (22, 80, 443)
 _PORT = re.compile(r"[1-9][0-9]{0,4}")
 _GROUP = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
@@ -28,7 +25,6 @@ _THE_PROXYS = re.compile(
     r"(?i:host|connection|upgrade|content-length|transfer-encoding|te|trailer|keep-alive"
     r"|proxy-.*|x-identity|x-forwarded-.*|x-real-ip|x-starphleet-.*|jwt-.*)"
 )
-_JOB = re.compile(r"#@ +(.*)")
 
 
 def check_path(path: str) -> None:
@@ -111,53 +107,6 @@ def unprotected(where: str, environment: Mapping[str, str], files: Mapping[str, 
             "so it does not serve it"
         )
     return [] if mode else [f"{where}: public: no SECURITY_MODE and no .htpasswd"]
-
-
-def jobs_of(path: str, files: Mapping[str, File]) -> tuple[tuple[Job, ...], list[str]]:
-    """The jobs among the direct files of an order, and what to warn of. `Refused` for a schedule
-    that is none."""
-    jobs, warnings = [], []
-    for name, file in sorted(files.items()):
-        if "/" in name or name in OWN or name.startswith("."):
-            continue
-        found = _schedule(file.data)
-        if found is None:
-            continue
-        line, schedule = found
-        where = f"{path}/{name}:{line}" if path else f"{name}:{line}"
-        if not file.executable:
-            warnings.append(f"{where}: not executable, so it does not run: chmod +x")
-        elif _is_schedule(schedule):
-            jobs.append(Job(name, schedule))
-        else:
-            raise Refused(f"{where}: {ascii(schedule)[:60]} is not a cron expression")
-    return tuple(jobs), warnings
-
-
-def _schedule(data: bytes) -> tuple[int, str] | None:
-    """Line and text of the last `#@` line."""
-    try:
-        lines = data.decode("utf-8").split("\n")
-    except UnicodeDecodeError:
-        return None
-    found = [
-        (number, match[1].rstrip())
-        for number, line in enumerate(lines, 1)
-        if (match := _JOB.match(line))
-    ]
-    return found[-1] if found else None
-
-
-def _is_schedule(text: str) -> bool:
-    if text.startswith("@"):
-        return text == "@reboot" or text in KINDS
-    if len(text.split()) != 5:
-        return False
-    try:
-        CronSim(text, datetime(2000, 1, 1))
-    except (CronSimError, ValueError):
-        return False
-    return True
 
 
 def _below(path: str) -> str:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Mapping, Sequence
-from hashlib import sha256
+from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
@@ -17,19 +16,23 @@ from hooks.errors import Refused
 from hooks.repository import Blob, Repository
 from hooks.standing import File, Source, StandingOrders
 from receiver.headquarters.commands import check_path, remote_source, standing
-from receiver.headquarters.evaluate import Call, Evaluated, Evaluator
+from receiver.headquarters.evaluate import Evaluated, Evaluator
+from receiver.headquarters.files import (
+    LARGEST,
+    at,
+    beta_groups,
+    content,
+    directories,
+    is_document,
+    own_files,
+    regular,
+    within,
+)
 
 T = TypeVar("T")
 
 _log = Logger()
 
-RESERVED = frozenset(
-    {
-        "authorized_keys", "beta_groups", "containers", "ldap_servers", "overlay", "ships",
-        "shipscripts", "ssl",
-    }
-)  # fmt: skip
-LARGEST = 1 << 20  # bytes of a file that the ship reads
 WITHHELD = frozenset({"STARPHLEET_HOOK_SECRET"})
 """Settings of the ship that are none of a service's business."""
 
@@ -131,9 +134,9 @@ class Reader:
             remotes=remotes,
             refused={**not_servers, **not_remotes, **refused},
             files=files,
-            keys=_within("authorized_keys", data),
+            keys=within("authorized_keys", data),
             known_hosts=data.get("known_hosts", b""),
-            beta_groups=_beta_groups(data),
+            beta_groups=beta_groups(data),
             ldap_servers=servers,
         )
 
@@ -178,35 +181,35 @@ class _Reading:
     async def orders(self) -> tuple[dict[str, StandingOrders], dict[str, str]]:
         read, refused = await _each(directories("orders", self.files), self._orders)
         alone, shared = apart(read)
-        return alone, {_at(path, "orders"): why for path, why in {**refused, **shared}.items()}
+        return alone, {at(path, "orders"): why for path, why in {**refused, **shared}.items()}
 
     async def remotes(self) -> tuple[dict[str, Source], dict[str, str]]:
         found, refused = await _each(directories("remote", self.files), self._remote)
-        return found, {_at(path, "remote"): why for path, why in refused.items()}
+        return found, {at(path, "remote"): why for path, why in refused.items()}
 
     async def ldap_servers(self) -> tuple[dict[str, Ldap], dict[str, str]]:
         names = [name for name in self.files if str(PurePosixPath(name).parent) == "ldap_servers"]
-        return await _each([name for name in names if not _is_document(name)], self._ldap)
+        return await _each([name for name in names if not is_document(name)], self._ldap)
 
     async def _orders(self, path: str) -> StandingOrders:
         check_path(path)
-        evaluated = await self._evaluated(_at(path, "orders"))
+        evaluated = await self._evaluated(at(path, "orders"))
         own = own_files(path, self.files)
         for name in own:
             if name == ".htpasswd" or name.endswith(".acl"):
-                regular(_at(path, name), self.files)
-        files = {name: self._file(_at(path, name)) for name in own if _at(path, name) in self.data}
+                regular(at(path, name), self.files)
+        files = {name: self._file(at(path, name)) for name in own if at(path, name) in self.data}
         digest = content(own, evaluated.calls)
         ordered = standing(path, evaluated, files, digest, headquarters=self.source)
         mine = {name: v for name, v in ordered.environment.items() if name not in WITHHELD}
         return evolve(
             ordered,
             environment=mine,
-            warnings=(*ordered.warnings, *(f"{_at(path, 'orders')}: {t}" for t in evaluated.said)),
+            warnings=(*ordered.warnings, *(f"{at(path, 'orders')}: {t}" for t in evaluated.said)),
         )
 
     async def _remote(self, path: str) -> Source:
-        evaluated = await self._evaluated(_at(path, "remote"))
+        evaluated = await self._evaluated(at(path, "remote"))
         return remote_source(path, evaluated, headquarters=self.source)
 
     async def _ldap(self, name: str) -> Ldap:
@@ -224,35 +227,6 @@ class _Reading:
         return File(self.data[name], self.files[name].executable)
 
 
-def directories(name: str, files: Mapping[str, Blob]) -> list[str]:
-    """The directories ("" the root) that hold a file `name`, outside of what is reserved."""
-    found = (PurePosixPath(path) for path in files if PurePosixPath(path).name == name)
-    return sorted("/".join(path.parts[:-1]) for path in found if path.parts[0] not in RESERVED)
-
-
-def own_files(path: str, files: Mapping[str, Blob]) -> dict[str, Blob]:
-    """The files of the order at `path`, by name from there.
-
-    What is below another order belongs to that one. The root has its direct files alone, without
-    `.starphleet`, which counts by what it changes in an environment.
-    """
-    if not path:
-        return {name: b for name, b in files.items() if "/" not in name and name != ".starphleet"}
-    others = [f"{other}/" for other in directories("orders", files) if other.startswith(f"{path}/")]
-    return {
-        name.removeprefix(f"{path}/"): blob
-        for name, blob in files.items()
-        if name.startswith(f"{path}/") and not name.startswith(tuple(others))
-    }
-
-
-def content(own: Mapping[str, Blob], calls: Sequence[Call]) -> str:
-    """A digest of files by name, mode and content, and of the commands that came of them."""
-    lines = [f"{name}\0{blob.mode} {blob.oid}\n" for name, blob in sorted(own.items())]
-    lines += ["\0".join([call.name, *call.words, "\n"]) for call in calls]
-    return sha256("".join(lines).encode("utf-8", "surrogateescape")).hexdigest()
-
-
 def apart(
     orders: Mapping[str, StandingOrders],
 ) -> tuple[dict[str, StandingOrders], dict[str, str]]:
@@ -262,7 +236,7 @@ def apart(
         wanted = [*one.place.hosts, *_published_port(one)]
         lost = [name for name in wanted if name in taken]
         if lost:
-            refused[path] = f"{_at(path, 'orders')}: {_at(taken[lost[0]], 'orders')} has {lost[0]}"
+            refused[path] = f"{at(path, 'orders')}: {at(taken[lost[0]], 'orders')} has {lost[0]}"
         else:
             alone[path] = one
             taken.update(dict.fromkeys(wanted, path))
@@ -278,15 +252,6 @@ def _files_of(directory: Path) -> list[tuple[Path, str]]:
     if not directory.is_dir():
         return []
     return [(directory, path.name) for path in sorted(directory.iterdir()) if path.is_file()]
-
-
-def regular(name: str, files: Mapping[str, Blob]) -> None:
-    """`Refused` when `name` is a link, a submodule or too large."""
-    blob = files[name]
-    if not blob.regular:
-        raise Refused(f"{name}: it must be a regular file")
-    if blob.size > LARGEST:
-        raise Refused(f"{name}: it is {blob.size >> 10} KB, at most {LARGEST >> 10} are read")
 
 
 async def _each(
@@ -320,25 +285,3 @@ async def _contents(repository: Repository, files: Mapping[str, Blob]) -> dict[s
     }
     blobs = await repository.contents(sorted(set(read.values())))
     return {name: blobs[oid] for name, oid in read.items()}
-
-
-def _within(directory: str, data: Mapping[str, bytes]) -> dict[str, bytes]:
-    start = f"{directory}/"
-    return {name.removeprefix(start): one for name, one in data.items() if name.startswith(start)}
-
-
-def _beta_groups(data: Mapping[str, bytes]) -> dict[str, tuple[str, ...]]:
-    """Who is in which group. Names are compared in lower case."""
-    return {
-        name: tuple(one.decode("utf-8", "replace").lower().split())
-        for name, one in _within("beta_groups", data).items()
-        if "/" not in name and not _is_document(name)
-    }
-
-
-def _is_document(name: str) -> bool:
-    return PurePosixPath(name).suffix.lower() in (".md", ".txt", ".rst")
-
-
-def _at(path: str, name: str) -> str:
-    return f"{path}/{name}" if path else name

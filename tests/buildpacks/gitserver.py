@@ -42,15 +42,14 @@ def certificate(directory: Path) -> Path:
     return file
 
 
-class GitServer:
-    """Serves the repositories in `directory` by git http-backend until `stop`."""
+class HttpsServer:
+    """An HTTPS server on the loopback, with the certificate and key in `pem`, until `stop`."""
 
-    def __init__(self, directory: Path) -> None:
-        self.requests: list[str] = []
-        self.pem = certificate(directory)
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), self.handler(directory))
+    def __init__(self, pem: Path, handler: type[BaseHTTPRequestHandler]) -> None:
+        self.pem = pem
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
         tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        tls.load_cert_chain(self.pem)
+        tls.load_cert_chain(pem)
         self.server.socket = tls.wrap_socket(self.server.socket, server_side=True)
         self.url = f"https://127.0.0.1:{self.server.server_port}"
         self.thread = threading.Thread(target=self.server.serve_forever, args=(0.05,))
@@ -60,6 +59,14 @@ class GitServer:
         self.server.shutdown()
         self.thread.join()
         self.server.server_close()
+
+
+class GitServer(HttpsServer):
+    """Serves the repositories in `directory` by git http-backend until `stop`."""
+
+    def __init__(self, directory: Path) -> None:
+        self.requests: list[str] = []
+        super().__init__(certificate(directory), self.handler(directory))
 
     def handler(self, directory: Path) -> type[BaseHTTPRequestHandler]:
         requests = self.requests

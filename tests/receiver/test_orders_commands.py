@@ -13,11 +13,11 @@ from hooks.standing import UNPUBLISHED, File, Place, Source, StandingOrders
 from receiver.headquarters.commands import (
     USAGES,
     check_path,
-    jobs_of,
     remote_source,
     standing,
 )
 from receiver.headquarters.evaluate import COMMANDS, Call, Evaluated
+from receiver.headquarters.jobs import jobs_of
 from receiver.headquarters.source import source_of_operator, source_of_orders
 
 HERE = Source("/srv/hq.git", "main")

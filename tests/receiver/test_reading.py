@@ -12,7 +12,8 @@ from hooks.errors import Refused
 from hooks.repository import Repository
 from hooks.standing import UNPUBLISHED, Job, Place, Source
 from receiver.headquarters.evaluate import Evaluator
-from receiver.headquarters.reading import LARGEST, Headquarters, Reader
+from receiver.headquarters.files import LARGEST
+from receiver.headquarters.reading import Headquarters, Reader
 from tests.receiver.git_scene import GitCase, local_git
 
 PUBLIC = "export SECURITY_MODE=public\n"

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-import ssl
 import subprocess
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
 
-from tests.buildpacks.gitserver import GitServer
+from tests.buildpacks.gitserver import GitServer, HttpsServer
 from tests.voyages.base import PUBLIC, Base, says, wait_for
 from tests.voyages.harbour import App, Harbour
 
@@ -109,24 +107,13 @@ def test_relative_submodules_of_orders(harbour: Harbour, server: GitServer) -> N
     assert says(harbour, "whole/part/text", "part\n")
 
 
-class LargeFiles:
+class LargeFiles(HttpsServer):
     """A server of Git LFS that has one object."""
 
     def __init__(self, directory: Path) -> None:
         self.has = {OID: LARGE}
         self.sent = 0
-        tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        tls.load_cert_chain(directory / "server.pem")
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), self.handler())
-        self.server.socket = tls.wrap_socket(self.server.socket, server_side=True)
-        self.url = f"https://127.0.0.1:{self.server.server_port}"
-        self.thread = threading.Thread(target=self.server.serve_forever, args=(0.05,))
-        self.thread.start()
-
-    def stop(self) -> None:
-        self.server.shutdown()
-        self.thread.join()
-        self.server.server_close()
+        super().__init__(directory / "server.pem", self.handler())
 
     def handler(self) -> type[BaseHTTPRequestHandler]:
         owner = self
