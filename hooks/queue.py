@@ -18,16 +18,20 @@ Ahead = Callable[[int], None]
 class _Waiting:
     service: str
     ahead: Ahead
+    light: bool
     turn: Deferred[None] = field(factory=Deferred)
     told: int | None = None
 
 
 class Queue:
-    """The berths of a ship: `at_once` deploys run, the others wait in order of arrival."""
+    """The berths of a ship: `at_once` deploys run, the others wait in order of arrival.
+
+    What is `light` takes no time worth counting, and waits for its own service alone.
+    """
 
     def __init__(self, at_once: int) -> None:
         self._at_once = at_once
-        self._running: set[str] = set()
+        self._running: dict[str, _Waiting] = {}
         self._waiting: list[_Waiting] = []
 
     @property
@@ -40,9 +44,11 @@ class Queue:
         return frozenset(self._running)
 
     @asynccontextmanager
-    async def berth(self, service: str, ahead: Ahead) -> AsyncIterator[None]:
+    async def berth(
+        self, service: str, ahead: Ahead, *, light: bool = False
+    ) -> AsyncIterator[None]:
         """Hold the one berth of `service`; raises `Superseded` if `supersede` came first."""
-        entry = _Waiting(service, ahead)
+        entry = _Waiting(service, ahead, light)
         self._waiting.append(entry)
         self._advance()
         try:
@@ -55,7 +61,7 @@ class Queue:
         try:
             yield
         finally:
-            self._running.discard(service)
+            del self._running[service]
             self._advance()
 
     def supersede(self, service: str, by: str) -> None:
@@ -64,11 +70,14 @@ class Queue:
             self._waiting.remove(entry)
             entry.turn.errback(Superseded(f"superseded by {by} before its turn came"))
 
+    def _room(self) -> bool:
+        return sum(not one.light for one in self._running.values()) < self._at_once
+
     def _advance(self) -> None:
         for entry in list(self._waiting):
-            if len(self._running) < self._at_once and entry.service not in self._running:
+            if entry.service not in self._running and (entry.light or self._room()):
                 self._waiting.remove(entry)
-                self._running.add(entry.service)
+                self._running[entry.service] = entry
                 entry.turn.callback(None)
         for place, entry in enumerate(list(self._waiting)):
             ahead = place + len(self._running)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager, suppress
 from typing import Any
 
 from attrs import define, evolve, field
@@ -130,17 +131,22 @@ class Services:
         Does nothing when it is not `serving` any more that serves, once no deploy is on.
         """
         with suppress(Superseded):  # a newer release replaces it instead
-            async with self.queue.berth(serving.service, lambda _: None):
+            async with self._light_berth(serving.service):
                 if (await self.ledger.serving()).get(serving.service) == serving:
                     await self.forget(serving)
                     await self.proxy.withdraw(serving.service)
                     self.retire(serving)
 
-    async def orphan(self, serving: Serving) -> None:
-        """The orders of `serving` are gone: its route goes at once, its container stays."""
-        async with self.queue.berth(serving.service, lambda _: None):
-            now = (await self.ledger.serving()).get(serving.service)
-            if now is not None and not now.orphaned:
+    async def orphan(self, service: str, unwanted: Callable[[], bool]) -> None:
+        """The orders of `service` are gone: its route goes at once, its container stays.
+
+        Unless it is not `unwanted` any more, once no deploy of it is on.
+        """
+        with suppress(Superseded):  # a newer release is wanted instead
+            async with self._light_berth(service):
+                now = (await self.ledger.serving()).get(service)
+                if now is None or now.place is None or now.orphaned or not unwanted():
+                    return
                 orphan = evolve(now, orphaned=True)
                 await self.ledger.keep(orphan)
                 await self.publish(orphan)
@@ -166,13 +172,13 @@ class Services:
 
     async def put_to_rest(self, serving: Serving) -> None:
         """Stop the service until somebody starts it; a ship that starts leaves it so."""
-        async with self.queue.berth(serving.service, lambda _: None):
+        async with self._light_berth(serving.service):
             await self.ledger.keep(evolve(serving, stopped=True))
             await self.halt(serving)
 
     async def rouse(self, serving: Serving) -> None:
         """Start the service again that was put to rest."""
-        async with self.queue.berth(serving.service, lambda _: None):
+        async with self._light_berth(serving.service):
             awake = evolve(serving, stopped=False)
             await self.ledger.keep(awake)
             if serving.stopped:
@@ -242,6 +248,10 @@ class Services:
             self._log.failure("{name} did not drain", name=serving.container)
         self.attendance.leave(container.name)
         await self.discard(container)
+
+    def _light_berth(self, service: str) -> AbstractAsyncContextManager[None]:
+        """For what needs the service to itself, but no place among the deploys."""
+        return self.queue.berth(service, lambda _: None, light=True)
 
     def _stop_watching(self, name: str) -> None:
         self.attendance.rest(name)

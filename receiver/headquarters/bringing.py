@@ -39,7 +39,7 @@ class Bringing:
 
     def bring(self, one: Ordered) -> None:
         """Begin to make `one` serve what it should; it settles in the end, whatever comes."""
-        self._forget_later(one)
+        self.forget_later(one)
         going: Deferred[None] = Deferred.fromCoroutine(self._bring(one, one.begin()))
         self._going.add(going)
         going.addErrback(self._unforeseen, one)
@@ -119,7 +119,8 @@ class Bringing:
             self._log.failure("{service}", failure, service=one.standing.service)
             one.settle(phases.FAILED, "the ship made an error of its own; its log says which")
 
-    def _forget_later(self, one: Ordered) -> None:
+    def forget_later(self, one: Ordered) -> None:
+        """Do not try `one` again by itself."""
         later = self._later.pop(id(one), None)
         if later is not None and later.active():
             later.cancel()

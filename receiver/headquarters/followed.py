@@ -19,7 +19,8 @@ def delay(failures: int, pulse: float, chance: float) -> float:
 class Followed:
     """One URL: when it is due, what is wanted of it, and what is wrong with it.
 
-    `phase` is when in each pulse it is asked; `unclear` when short ids are looked for again.
+    `phase` is when in each pulse it is asked; `unclear` when short ids are looked for again;
+    `stale` that the answer to the question that is out is not to count.
     """
 
     url: str
@@ -28,6 +29,7 @@ class Followed:
     sources: dict[str, Source] = field(factory=dict)  # by ref
     failures: int = 0
     again: bool = False  # something was wanted while a question was out
+    stale: bool = False
     asking: Deferred[None] | None = None
     waiting: list[Deferred[None]] = field(factory=list)
     trouble: dict[Source, str] = field(factory=dict)

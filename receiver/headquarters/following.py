@@ -110,6 +110,13 @@ class Following:
         """Tell the next answer for `source` even if it is the same."""
         self._known.pop(source, None)
 
+    def disregard(self, source: Source) -> None:
+        """`source` was moved by somebody who says so: what was asked before does not count."""
+        self.forget(source)
+        place = self._places.get(source.url)
+        if place is not None and place.asking is not None:
+            place.stale = True
+
     async def go(self) -> None:
         """Ask, pulse after pulse, until cancelled; then every question that is out is ended."""
         self._going = True
@@ -160,7 +167,7 @@ class Following:
             self._start(place)
 
     def _start(self, place: Followed) -> None:
-        place.again = False
+        place.again = place.stale = False
         place.asking = Deferred.fromCoroutine(self._ask(place))
         place.asking.addBoth(self._asked, place)
 
@@ -181,7 +188,8 @@ class Following:
         except Exception as error:
             self._fail(place, _in_words(error, place.url))
         else:
-            self._hear(place, answer)
+            if not place.stale:
+                self._hear(place, answer)
 
     def _fail(self, place: Followed, reason: str) -> None:
         place.failures += 1

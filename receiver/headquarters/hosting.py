@@ -59,6 +59,8 @@ class Hosting:
             await self._move(ref, _known(old), _known(now))
         if self.loop.location is None:
             self.point_to(self.here)
+        if new is not None and self.loop.location is not None:
+            self.loop.following.disregard(self.loop.location)
         changed = await self.loop.take(self._repository, new) if new is not None else []
         self.loop.following.hurry([self.here.url]).addErrback(lambda _: None)
         if new is not None:

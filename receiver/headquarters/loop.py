@@ -183,7 +183,10 @@ class Loop:
             return
         try:
             repository = await self.sources.fetch(location, commit)
-            await self.take(repository, commit)
+            async with self._one_at_a_time:
+                if self.following.known.get(location) != commit:
+                    return  # something newer is known by now
+                await self._adopt(await self.read(repository, location, commit))
             self.trouble = ""
         except KNOWN as error:
             self.trouble = f"{commit[:7]}: {error}"
@@ -200,12 +203,12 @@ class Loop:
         for name, why in headquarters.refused.items():
             if before is None or before.refused.get(name) != why:
                 self._log.error("{why}; what serves goes on", why=why)
-        await self._part_with(headquarters)
         changed = [
             one
             for path, standing in headquarters.orders.items()
             if (one := self._put(path, standing)) is not None
         ]
+        await self._part_with(headquarters)
         self.following.pulse = pulse_of(headquarters.environment, self.pulse)
         self._follow()
         self._lay_what_is_known(headquarters, before.remotes if before else {})
@@ -252,11 +255,20 @@ class Loop:
     async def _part_with(self, headquarters: Headquarters) -> None:
         """Orders that are gone: the route goes, the container stays. Refused ones are held."""
         for path in self.ordered.keys() - headquarters.orders.keys():
-            del self.ordered[path]
-        staying = {f"/{path}" for path in headquarters.orders.keys() | headquarters.held}
+            one = self.ordered.pop(path)
+            self.bringing.forget_later(one)
+            one.settled().addCallback(self._orphan_later, one.standing.service)
         for serving in (await self.ship.ledger.serving()).values():
-            if serving.place is not None and serving.service not in staying:
-                self._go(self.ship.services.orphan(serving))
+            if serving.place is not None and self._unwanted(serving.service):
+                self._orphan_later(None, serving.service)
+
+    def _orphan_later(self, _: object, service: str) -> None:
+        self._go(self.ship.services.orphan(service, lambda: self._unwanted(service)))
+
+    def _unwanted(self, service: str) -> bool:
+        path = service.removeprefix("/")
+        held = self.headquarters.held if self.headquarters else frozenset()
+        return path not in self.ordered and path not in held
 
     def _follow(self) -> None:
         if self.location is None:

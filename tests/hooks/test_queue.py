@@ -15,12 +15,15 @@ class Berths(SynchronousTestCase):
         self.events: list[str] = []
         self.kept: list[object] = []
 
-    def deploy(self, service: str, name: str) -> tuple[Deferred[None], Deferred[None]]:
+    def deploy(
+        self, service: str, name: str, light: bool = False
+    ) -> tuple[Deferred[None], Deferred[None]]:
         """A deploy that holds its berth until the second of its deferreds fires."""
         work: Deferred[None] = Deferred()
 
         async def hold() -> None:
-            async with self.queue.berth(service, lambda n: self.events.append(f"{name}:{n}")):
+            ahead = lambda n: self.events.append(f"{name}:{n}")  # noqa: E731
+            async with self.queue.berth(service, ahead, light=light):
                 self.events.append(name)
                 await work
 
@@ -51,6 +54,18 @@ class Berths(SynchronousTestCase):
         self.deploy("a", "two")
         self.deploy("b", "b")
         self.assertIn("b", self.events)
+
+    def test_what_is_light_waits_for_its_service_alone(self) -> None:
+        """It needs no place among the deploys and takes none from them, but never runs beside a
+        deploy of its own service."""
+        _, first = self.deploy("a", "a")
+        self.deploy("b", "b")
+        self.deploy("c", "light", light=True)
+        self.deploy("a", "own", light=True)
+        self.deploy("d", "d")
+        self.assertEqual(self.events, ["a", "b", "light", "own:3", "d:4"])
+        first.callback(None)
+        self.assertEqual(self.events[5:], ["own", "d"])
 
     def test_superseding_ends_the_wait_with_a_reason(self) -> None:
         """A newer push takes the place of one that waits, and it is told by whom."""

@@ -71,6 +71,20 @@ class Pulses(SynchronousTestCase):
         self.assertEqual([said for _, _, said in self.told], ["1", "2", "1"])
         self.assertEqual(dict(self.following.known), {Source(A): "1"})
 
+    def test_what_is_disregarded_does_not_count(self) -> None:
+        """An answer to a question from before somebody moved the source is not told; the next is,
+        even when it is what was known."""
+        self.answers.refs[A] = {"": "1"}
+        self.following.follow([Source(A)])
+        late: Deferred[dict[str, str]] = Deferred()
+        self.answers.refs[A] = late
+        self.pass_by(6)
+        self.following.disregard(Source(A))
+        self.following.hurry([A])
+        self.answers.refs[A] = {"": "2"}
+        late.callback({"": "1"})
+        self.assertEqual([said for _, _, said in self.told], ["1", "2"])
+
     def test_a_failure_backs_off_alone(self) -> None:
         """5 s doubling to 5 min; the other is asked each pulse; the first success recovers."""
         self.answers.refs = {A: Unreachable("gone"), B: {"": "1"}}

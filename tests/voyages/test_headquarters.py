@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.voyages.apps import web
+from tests.voyages.apps import slow_build, web
 from tests.voyages.base import PUBLIC, Base, autodeploy, path, says, status, wait_for
 from tests.voyages.harbour import REAL, until
 
@@ -129,6 +129,24 @@ def test_orders_that_go_leave_an_orphan_for_the_reaper(base: Base) -> None:
         lambda: not (base.harbour.root / "containers" / orphan["container"]).exists(),
         "the container is gone",
     )
+
+
+def test_orders_that_go_during_their_first_deploy(base: Base) -> None:
+    """Withdrawn while they are deployed for the first time, orders leave nothing that answers; of
+    what was out of reach nothing is deployed when it comes."""
+    base.service("brief", slow_build("brief", "sleep 2"))
+    base.order({"brief/orders": autodeploy("brief"), "never/orders": autodeploy("unborn")})
+    log = base.harbour.root / "logs" / "%2Fbrief.deploy"
+    until(lambda: log.exists() and "building" in log.read_text(), "it is being built")
+    base.withdraw("brief", "never")
+    until(lambda: "is live with" in log.read_text(), "it was deployed")
+    until(lambda: base.harbour.get(path(base.harbour, "brief/")).status == 404, "the route goes")
+    base.service("unborn", web("unborn"))
+    base.order({"later/orders": autodeploy("unborn")})
+    wait_for(base.harbour, "later/", "unborn")
+    assert base.harbour.get(path(base.harbour, "never/")).status == 404
+    assert base.harbour.get(path(base.harbour, "brief/")).status == 404
+    assert "/brief" in base.harbour.starphleet("orphan-reaper").text
 
 
 def test_keys_are_in_force_both_ways(base: Base, tmp_path: Path) -> None:
