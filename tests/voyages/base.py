@@ -92,19 +92,20 @@ def says(harbour: Harbour, at: str, text: str) -> bool:
     return harbour.get(path(harbour, at)).text == text
 
 
-def wait_for(harbour: Harbour, at: str, text: str) -> None:
-    """Until the service at a path answers with `text`, and the ship says that it is live.
+def live(harbour: Harbour, at: str) -> bool:
+    """Whether the newest deploy of the service at a path says that it is live.
 
-    A new route is there from one answer to the next only then: nginx is reloaded for it.
+    Only then a new route is there from one answer to the next: nginx is reloaded for it.
     """
     name = quote(f"/{at.strip('/')}", safe="")
     told = harbour.root / "logs" / f"{name}.deploy"
+    said = told.read_text() if told.exists() else ""
+    return "is live with" in said or "already serves" in said
 
-    def live() -> bool:
-        said = told.read_text() if told.exists() else ""
-        return "is live with" in said or "already serves" in said
 
-    until(lambda: says(harbour, at, text) and live(), f"/{at} says {text!r}")
+def wait_for(harbour: Harbour, at: str, text: str) -> None:
+    """Until the service at a path answers with `text`, and is live."""
+    until(lambda: says(harbour, at, text) and live(harbour, at), f"/{at} says {text!r}")
 
 
 def status(harbour: Harbour) -> dict[str, Any]:

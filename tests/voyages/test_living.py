@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from tests.voyages.apps import web
-from tests.voyages.base import Base, autodeploy, path, says, status, wait_for
+from tests.voyages.base import Base, autodeploy, live, path, says, status, wait_for
 from tests.voyages.harbour import Harbour, until
 
 MOODY = """\
@@ -42,7 +42,7 @@ def test_the_watchdog_starts_again_what_is_ill(base: Base) -> None:
     lines = ("HEALTHCHECK=/", "HEALTHCHECK_PULSE=1", "HEALTHCHECK_RETRY_COUNT=1")
     base.order({"moody/orders": autodeploy("moody", *(f"export {line}" for line in lines))})
     at = path(base.harbour, "moody/")
-    until(lambda: base.harbour.get(at).status == 200, "it serves")
+    until(lambda: live(base.harbour, "moody/"), "it serves")
     before = base.harbour.get(at).text
     assert base.harbour.get(f"{at}break").status == 500
     until(lambda: base.harbour.get(at).status == 200, "it is well again")
