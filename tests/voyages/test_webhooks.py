@@ -8,7 +8,7 @@ import json
 from pathlib import Path
 
 from tests.voyages.apps import web
-from tests.voyages.base import Base, autodeploy, path, wait_for
+from tests.voyages.base import Base, autodeploy, path, status, wait_for
 from tests.voyages.harbour import Harbour, until
 
 SECRET = "between us"
@@ -44,8 +44,8 @@ def test_a_push_event_deploys_without_a_pulse(tmp_path: Path) -> None:
         base.follow()
         wait_for(harbour, "app/", "one")
         event = {"repository": {"clone_url": str(base.hub)}}
-        status, told = sent(harbour, event, SECRET)
-        assert (status, "STARPHLEET_HOOK_SECRET" in told) == (403, True)
+        answered, told = sent(harbour, event, SECRET)
+        assert (answered, "STARPHLEET_HOOK_SECRET" in told) == (403, True)
         base.order(
             {
                 ".starphleet": f"export STARPHLEET_HOOK_SECRET='{SECRET}'\n",
@@ -61,7 +61,9 @@ def test_a_push_event_deploys_without_a_pulse(tmp_path: Path) -> None:
         assert harbour.get(path(harbour, "app/")).text == "one"
         assert sent(harbour, event, SECRET) == (202, "asked now: 1\n")
         wait_for(harbour, "app/", "two")
-        seen = next((harbour.root / "containers").rglob("environment")).read_text()
+        serving = {one["service"]: one["container"] for one in status(harbour)["services"]}
+        container = harbour.root / "containers" / serving["/app"]
+        (seen,) = (found.read_text() for found in container.rglob("environment"))
         assert "ORDERS_NAME" in seen
         assert SECRET not in seen
         wait_for(harbour, "", "two")
