@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 SERVER = """\
 import http.server, os, sys, time
 
@@ -44,3 +46,19 @@ def slow_build(says: str, gate: str = "sleep 2") -> dict[str, str]:
         "package.json": '{"name": "slow", "version": "1.0.0", "private": true,'
         f' "scripts": {{"build": "echo building; {gate}; echo built"}}}}\n',
     }
+
+
+TARDY = """\
+const { version } = require('./package.json')
+const server = require('http').createServer((request, response) => {
+  response.statusCode = request.url === '/diagnostic' ? 500 : 200
+  response.end(`${version} ${request.url}`)
+})
+setTimeout(() => server.listen(process.env.PORT), 1000 * (process.env.STARTUP_WAIT || 0))
+"""
+
+
+def tardy(version: str) -> dict[str, str]:
+    """An app for `npm start` that answers with its version and the path, after a while."""
+    package = {"name": "tardy", "version": version, "scripts": {"start": "node tardy.js"}}
+    return {"package.json": json.dumps(package), "tardy.js": TARDY}

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.voyages.apps import slow_build, web
+from tests.voyages.apps import slow_build, tardy, web
 from tests.voyages.base import PUBLIC, Base, autodeploy, path, says, status, wait_for
 from tests.voyages.harbour import REAL, until
 
@@ -106,6 +106,35 @@ def test_a_failed_release_is_told_and_not_tried_again(base: Base) -> None:
     app.git("revert", "--no-edit", "HEAD")
     base.publish(app, "frail")
     until(lambda: "frail" not in base.harbour.starphleet("status", "--trouble").text, "well again")
+
+
+def test_a_slow_start_is_waited_for(base: Base) -> None:
+    """The old version serves every path while the new one takes its time to start; one that takes
+    more than it has is not deployed."""
+    app = base.service("tardy", tardy("one"))
+    wait = ("export STARTUP_WAIT={}", "export HEALTHCHECK=/", "export HEALTHCHECK_INIT_DELAY={}")
+
+    def order(seconds: int, allowed: int) -> None:
+        lines = [wait[0].format(seconds), wait[1], wait[2].format(allowed)]
+        base.order({"tardy/orders": autodeploy("tardy", *lines)})
+
+    order(2, 30)
+    wait_for(base.harbour, "tardy/", "one /")
+    app.commit(tardy("two"))
+    base.publish(app, "tardy")
+    seen = set()
+
+    def other() -> bool:
+        seen.add(base.harbour.get(path(base.harbour, "tardy/some/where?x")).text)
+        return "two /some/where?x" in seen
+
+    until(other, "the new one serves")
+    assert seen == {"one /some/where?x", "two /some/where?x"}
+    assert base.harbour.get(path(base.harbour, "tardy/diagnostic")).status == 500
+    order(5, 1)
+    until(lambda: "tardy" in base.harbour.starphleet("status", "--trouble").text, "it is told")
+    assert says(base.harbour, "tardy/", "two /")
+    base.withdraw("tardy")
 
 
 def test_orders_that_go_leave_an_orphan_for_the_reaper(base: Base) -> None:
