@@ -23,7 +23,7 @@ A git-push deploy server for your own hosts. A ship is a host:
   starphleet new headquarters DIR   a repository that says what ships run; push it to
                                     git@SHIP:headquarters, or starphleet headquarters URL
 
-`starphleet-COMMAND` is the same as `starphleet COMMAND`.
+Commands about services are there as `starphleet-COMMAND` too: starphleet-status and so on.
 """
 _OF_A_SERVICE = {
     "redeploy": "remove a service with everything that was built for it, and build it anew",

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 from tests.voyages.apps import slow_build, tardy, web
 from tests.voyages.base import PUBLIC, Base, autodeploy, path, says, status, wait_for
@@ -145,19 +146,25 @@ def test_orders_that_go_leave_an_orphan_for_the_reaper(base: Base) -> None:
     wait_for(base.harbour, "gone/", "gone")
     base.withdraw("gone")
     until(lambda: base.harbour.get(path(base.harbour, "gone/")).status == 404, "the route goes")
-    (orphan,) = [one for one in status(base.harbour)["services"] if one["orphaned"]]
+    (orphan,) = orphans(base, "/gone")
     assert (base.harbour.root / "containers" / orphan["container"]).exists()
     base.order({"gone/orders": autodeploy("gone")})
     wait_for(base.harbour, "gone/", "gone")
     (back,) = [one for one in status(base.harbour)["services"] if one["service"] == "/gone"]
     assert back["container"] == orphan["container"]
     base.withdraw("gone")
-    until(lambda: any(one["orphaned"] for one in status(base.harbour)["services"]), "an orphan")
+    until(lambda: orphans(base, "/gone"), "an orphan")
     assert orphan["container"] in base.harbour.starphleet("orphan-reaper").text
     until(
         lambda: not (base.harbour.root / "containers" / orphan["container"]).exists(),
         "the container is gone",
     )
+
+
+def orphans(base: Base, service: str) -> list[dict[str, Any]]:
+    """What still runs of a service whose orders are gone."""
+    found = [one for one in status(base.harbour)["services"] if one["orphaned"]]
+    return [one for one in found if one["service"] == service]
 
 
 def test_orders_that_go_during_their_first_deploy(base: Base) -> None:
