@@ -51,19 +51,19 @@ def containers(harbour: Harbour, name: str) -> list[str]:
 
 
 def test_two_ships_follow_one_headquarters(tmp_path: Path) -> None:
-    """Both serve the same, both write their entry in `ships/`; one that was down for three
-    commits catches up with the last."""
+    """One was told by a command, the other by STARPHLEET_HEADQUARTERS: both serve the same, both
+    write their entry in `ships/`; one that was down for three commits catches up with the last."""
     with (
         Harbour(tmp_path / "a", {**QUICK, "STARPHLEET_SHIP_NAME": "ada"}) as ada,
         Harbour(tmp_path / "b", {**QUICK, "STARPHLEET_SHIP_NAME": "bob"}) as bob,
     ):
+        bob.settings["STARPHLEET_HEADQUARTERS"] = f"{tmp_path / 'a' / 'hq.git'}#main"
         ada.up()
-        bob.up()
         base = Base.new(ada)
         app = base.service("one", web("one"))
         base.order({"one/orders": autodeploy("one")})
-        for ship in (ada, bob):
-            ship.starphleet("headquarters", f"{base.hub}#main")
+        base.follow()
+        bob.up()
         for ship in (ada, bob):
             wait_for(ship, "one/", "one")
         until(lambda: {"ships/ada", "ships/bob"} <= files(base).keys(), "both are written")
