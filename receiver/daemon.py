@@ -105,6 +105,27 @@ async def _sail(reactor: Any, config: Config, ship: Ship, stop: Deferred[None]) 
     ]
     relay = Relay(ship, deploys, loop, parts.hosting, Commands(ship, loop, parts.point_to))
     asked = reactor.listenUNIX(str(config.layout.socket), relay, mode=0o600)
+    listening = _open_doors(reactor, config, ship, git_hooks)
+    _log.info("the ship is up: {address}", address=git_address(config.settings))
+    try:
+        await stop
+    finally:
+        _log.info("the ship stops")
+        await listening.stopListening()
+        await asked.stopListening()
+        await hooked.stopListening()
+        for one in lasting:
+            one.cancel()
+        loop.stop()
+        parts.aboard.stop()
+        await parts.asking.close()
+        await deploys.stop()
+        await ship.services.stand_down()
+        await ship.proxy.stop()
+
+
+def _open_doors(reactor: Any, config: Config, ship: Ship, git_hooks: Path) -> Any:
+    """The port on which the SSH server listens."""
     room = GitRoom(
         layout=config.layout,
         repository=ship.repository,
@@ -122,25 +143,7 @@ async def _sail(reactor: Any, config: Config, ship: Ship, stop: Deferred[None]) 
         per_address=config.logins_per_address,
         total=config.logins,
     )
-    listening = reactor.listenTCP(
-        config.settings.ssh_port, factory, backlog=256, interface=config.bind
-    )
-    _log.info("the ship is up: {address}", address=git_address(config.settings))
-    try:
-        await stop
-    finally:
-        _log.info("the ship stops")
-        await listening.stopListening()
-        await asked.stopListening()
-        await hooked.stopListening()
-        for one in lasting:
-            one.cancel()
-        loop.stop()
-        parts.aboard.stop()
-        await parts.asking.close()
-        await deploys.stop()
-        await ship.services.stand_down()
-        await ship.proxy.stop()
+    return reactor.listenTCP(config.settings.ssh_port, factory, backlog=256, interface=config.bind)
 
 
 def _hook_secret(config: Config, loop: Loop) -> str:
