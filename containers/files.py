@@ -85,7 +85,7 @@ def _directories(directory: Path) -> Iterator[Path]:
 
 def own(container: Container, also: Sequence[Path], user: User) -> None:
     """Hand all that the container can write, and `also`, to `user`. Follows no symlink."""
-    for part in (*(container.directory / name for name in WRITABLE), *also):
+    for part in (container.app, container.directory / "tmp", *also):
         for _, directories, files, fd in os.fwalk(part):
             os.fchown(fd, user.uid, user.gid)
             for name in (*directories, *files):

@@ -6,10 +6,13 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from attrs import field, frozen
+from attrs import Factory, field, frozen
 
 Output = Callable[[bytes], None]
 """Takes raw output of a command as it comes, in chunks that may end anywhere."""
+
+Say = Callable[[str], None]
+"""Takes one line of progress."""
 
 
 class ContainerError(Exception):
@@ -25,10 +28,7 @@ class Container:
 
     name: str
     directory: Path
-
-    @property
-    def app(self) -> Path:
-        return self.directory / "app"
+    app: Path = Factory(lambda self: self.directory / "app", takes_self=True)
 
 
 @frozen
@@ -52,11 +52,29 @@ class Mount:
 class Limits:
     """Bounds on a command. Bytes, counts, seconds; `None` is unbounded."""
 
-    memory: int | None = None  # bytes of private memory
+    memory: int | None = None  # bytes: of all its processes, or of each, as the runtime can
     processes: int | None = None
+    cpus: float | None = None  # how many CPUs' time; only where the runtime has cgroups
+    disk: int | None = None  # bytes it may write to its own files; only where the runtime can
     files: int | None = None  # open files per process
     seconds: float | None = None  # wall clock; only for `run`
     output: int | None = None  # bytes of output; only for `run`
+
+
+@frozen
+class Wish:
+    """What a container is to be made of.
+
+    `base` is an operator's STARPHLEET_BASE: "" for the runtime's own, else a name, of which
+    `scripts` may have the script that makes it, or a URL. `ordered` tells containers of standing
+    orders from those of pushes, which may be kept apart. `limits` are those that were asked for by
+    name: the host must have room for them, or the wish is refused.
+    """
+
+    base: str = ""
+    scripts: Mapping[str, bytes] = field(factory=dict)
+    ordered: bool = False
+    limits: Limits = Limits()
 
 
 @frozen
@@ -76,6 +94,13 @@ class Exit:
         return self.status == 0 and not self.reason
 
 
+WISH = Wish()
+
+
+def unsaid(line: str) -> None:
+    """For progress that nobody asked for."""
+
+
 class Runtime(Protocol):
     """Every method may be called again after a crash at any point: each finds what is there.
 
@@ -85,9 +110,10 @@ class Runtime(Protocol):
 
     name: str
 
-    async def containerize(self, name: str) -> Container:
-        """Make the container `name` from its base, or find it. `name` matches `[a-z0-9.-]{1,200}`
-        (no leading dot or dash)."""
+    async def containerize(self, name: str, wish: Wish = WISH, say: Say = unsaid) -> Container:
+        """Make the container `name` as `wish` says, or find it. `name` matches
+        `[a-z0-9.-]{1,200}` (no leading dot or dash). Making its base may take minutes: `say`.
+        """
         ...
 
     def find(self, name: str) -> Container | None:
@@ -122,8 +148,11 @@ class Runtime(Protocol):
         output: Output,
         limits: Limits,
         mounts: Sequence[Mount] = (),
+        root: bool = False,
     ) -> Exit:
         """Run one command to its end, cwd the app directory, stdout and stderr merged.
+
+        As the container's `root` where the runtime has one, else as the user of its service.
 
         The environment is `env` and the runtime's own PATH, HOME, LANG, TMPDIR; nothing of the
         ship's. A limit, or cancellation of the awaiting coroutine, kills everything it started.
@@ -173,6 +202,10 @@ class Runtime(Protocol):
         Of those in `keep` the service lives on; what else an earlier ship process was running in
         them is killed.
         """
+        ...
+
+    async def leave(self) -> None:
+        """Take away what was set up on the host for all containers; none runs any more."""
         ...
 
 

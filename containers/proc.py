@@ -10,6 +10,7 @@ from attrs import frozen
 
 PROC = Path("/proc")
 CHUNK = 1 << 16
+LISTEN = "0A"  # a socket's state
 
 
 @frozen
@@ -141,6 +142,13 @@ def in_our_pid_namespace(pid: int) -> bool:
     except (FileNotFoundError, ProcessLookupError, PermissionError):
         return False
     return theirs == (PROC / "self" / "ns" / "pid").readlink()
+
+
+def listening(pid: int) -> list[int]:
+    """TCP ports that anybody listens on in the network of this process, ascending."""
+    lines = (_read(pid, "net/tcp") + _read(pid, "net/tcp6")).decode().splitlines()
+    fields = (line.split() for line in lines if not line.lstrip().startswith("sl"))
+    return sorted({int(one[1].rpartition(":")[2], 16) for one in fields if one[3] == LISTEN})
 
 
 def _read(pid: int, name: str) -> bytes:

@@ -13,13 +13,25 @@ from attrs import evolve
 
 from containers import boxing, files, marks, record, sandbox, spawn, stopping
 from containers.command import Command, command
-from containers.interface import Address, Container, ContainerError, Exit, Limits, Mount, Output
+from containers.interface import (
+    WISH,
+    Address,
+    Container,
+    ContainerError,
+    Exit,
+    Limits,
+    Mount,
+    Output,
+    Say,
+    Wish,
+    unsaid,
+)
 from containers.ports import Ports
-from containers.proc import is_alive
+from containers.proc import is_alive, open_process
 from containers.record import Record
 from containers.sandbox import User
 from containers.service import Service
-from containers.watching import in_thread, shielded
+from containers.watching import in_thread, readable, shielded
 
 HOST = "127.0.0.1"
 ROOT = Path("/")
@@ -76,7 +88,19 @@ class ProcessRuntime:
     def sandboxed(self) -> bool:
         return self._box.sandboxed
 
-    async def containerize(self, name: str) -> Container:
+    async def containerize(self, name: str, wish: Wish = WISH, say: Say = unsaid) -> Container:
+        """As the interface says; refuses wishes for a base, or for limits that need cgroups."""
+        limits = {"STARPHLEET_CPUS": wish.limits.cpus, "STARPHLEET_DISK": wish.limits.disk}
+        for asked in (setting for setting, limit in limits.items() if limit is not None):
+            raise ContainerError(
+                f"{asked}: the process runtime cannot limit that; a ship with "
+                "STARPHLEET_RUNTIME=lxc can"
+            )
+        if wish.base:
+            raise ContainerError(
+                f"STARPHLEET_BASE={wish.base}: the process runtime has no base containers; "
+                "a ship with STARPHLEET_RUNTIME=lxc has"
+            )
         container = files.container_of(self.root, name)
         try:
             files.make(container, self._box.user)
@@ -111,7 +135,9 @@ class ProcessRuntime:
         output: Output,
         limits: Limits,
         mounts: Sequence[Mount] = (),
+        root: bool = False,
     ) -> Exit:
+        """As the interface says; there is no root inside."""
         with self._command(container, argv, env, limits, mounts) as ready:
             try:
                 done = await spawn.run(
@@ -211,6 +237,9 @@ class ProcessRuntime:
         for name in keep & self.names():
             await in_thread(self._reactor, files.remove_halves, self.root, name)
 
+    async def leave(self) -> None:
+        """There is nothing that containers share."""
+
     def _command(
         self,
         container: Container,
@@ -262,10 +291,33 @@ class ProcessRuntime:
             self._exits[name] = exit
 
         self._exits.pop(name, None)
-        self._services[name] = Service(self._reactor, container.directory, known, child, over)
+        self._services[name] = Service(
+            known,
+            gone=self._gone(known, child),
+            close=lambda: self._close(container, child),
+            over=over,
+        )
         # On a full disk the first note stays: by its mark the service is found all the same.
         with suppress(OSError):
             record.write(container.directory, known)
+
+    async def _gone(self, known: Record, child: spawn.Child | None) -> None:
+        """Wait for the end of the process that leads a service."""
+        if child is not None:
+            await child.ended()
+            return
+        pidfd = open_process(known.leader) if known.leader else None
+        if pidfd is not None:
+            gone = readable(self._reactor, pidfd)
+            os.close(pidfd)
+            await gone
+
+    async def _close(self, container: Container, child: spawn.Child | None) -> Exit:
+        """Reap it, kill what is left of its group; its exit is what bubblewrap wrote down."""
+        if child is not None:
+            await child.close()
+        told = record.recorded_exit(container.directory)
+        return told if child is None or told != Exit() else child.exit
 
     async def _put_away(self, container: Container, run: str, service: Service | None) -> None:
         """Kill what is left of a service and forget that it was started."""

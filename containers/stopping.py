@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import signal
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -11,7 +12,7 @@ from twisted.internet.defer import Deferred
 
 from containers.interface import ContainerError
 from containers.marks import members_of_run
-from containers.proc import Stat, open_processes
+from containers.proc import Process, Stat, open_processes
 from containers.record import Record
 from containers.watching import all_ended, in_thread, within
 
@@ -26,12 +27,23 @@ async def ask(reactor: Any, known: Record, grace: float, *, sandboxed: bool) -> 
         # Not bubblewrap's two: one would end the wait for the others, one does not listen.
         init = [one for one in found if one.parent == known.leader.pid]
         asked = [one for one in found if one not in init and one.process != known.leader]
+    # The init of a sandbox ends when the last of its processes has.
+    await term(reactor, [one.process for one in asked], [one.process for one in init], grace)
+
+
+async def term(
+    reactor: Any, asked: Sequence[Process], init: Sequence[Process], grace: float
+) -> None:
+    """TERM to those `asked`, and wait until they and `init` have ended, at most `grace` seconds.
+
+    Does not wait when there is nobody to ask.
+    """
     if not asked:
         return
-    pidfds = open_processes(one.process for one in asked)
-    _send(pidfds, signal.SIGTERM)
-    # The init of a sandbox ends when the last of its processes has.
-    pidfds += open_processes(one.process for one in init)
+    pidfds = open_processes(asked)
+    for pidfd in pidfds:
+        _send(pidfd, signal.SIGTERM)
+    pidfds += open_processes(init)
     await within(reactor, Deferred.fromCoroutine(all_ended(reactor, pidfds)), grace)
 
 
@@ -41,14 +53,27 @@ async def kill_all(reactor: Any, find: Callable[[], list[Stat]]) -> None:
     Raises `ContainerError` for a process that does not end although it was killed.
     """
     while found := await in_thread(reactor, find):
-        pidfds = open_processes(one.process for one in found)
-        _send(pidfds, signal.SIGKILL)
-        gone = Deferred.fromCoroutine(all_ended(reactor, pidfds))
-        if not await within(reactor, gone, UNKILLABLE):
-            raise ContainerError(f"process {found[0].process.pid} was killed but does not end")
+        processes = [one.process for one in found]
+        await kill(reactor, processes, processes)
 
 
-def _send(pidfds: Iterable[int], number: signal.Signals) -> None:
+async def kill(reactor: Any, killed: Sequence[Process], ending: Sequence[Process]) -> None:
+    """KILL those `killed`, and wait for all that are `ending` by it. Raises `ContainerError`."""
+    pidfds = open_processes(ending)
+    tell(killed, signal.SIGKILL)
+    gone = Deferred.fromCoroutine(all_ended(reactor, pidfds))
+    if not await within(reactor, gone, UNKILLABLE):
+        raise ContainerError(f"process {ending[0].pid} was killed but does not end")
+
+
+def tell(processes: Iterable[Process], number: signal.Signals) -> None:
+    """Signal those that have not ended."""
+    pidfds = open_processes(processes)
     for pidfd in pidfds:
-        with suppress(ProcessLookupError):
-            signal.pidfd_send_signal(pidfd, number)
+        _send(pidfd, number)
+        os.close(pidfd)
+
+
+def _send(pidfd: int, number: signal.Signals) -> None:
+    with suppress(ProcessLookupError):
+        signal.pidfd_send_signal(pidfd, number)

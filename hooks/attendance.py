@@ -21,6 +21,7 @@ from hooks.check import ask
 from hooks.cron import Cron, Local
 from hooks.layout import Layout
 from hooks.ledger import Serving
+from hooks.limits import over
 from hooks.say import clean
 from hooks.settings import Settings
 from hooks.standing import Job
@@ -134,12 +135,13 @@ class Attendance:
         log, began = self.layout.service_log(container.name), time.monotonic()
         lines = _Lines(f"[{job.name}] ", partial(_append, log))
         start = self.runtime.seen_at(container, start_mount(container))
+        usual = over(self.settings.service_limits, serving.launch.limits)
         exit = await self.runtime.run(
             container,
             launch_argv(f"{start}/{job_script(job.name)}"),
             env={**serving.launch.env, "PORT": str(port)},
             output=lines.take,
-            limits=evolve(self.settings.service_limits, seconds=LONGEST_RUN, output=MOST_OUTPUT),
+            limits=evolve(usual, seconds=LONGEST_RUN, output=MOST_OUTPUT),
             mounts=mounts(self.layout, container, serving.launch),
         )
         lines.end()

@@ -125,7 +125,8 @@ class Workshop:
         script = f"{self.runtime.seen_at(container, shared(self.layout, container)[1])}/{name}"
         env = {**self.settings.build_env, **site.roots, **orders.environment}
         env |= {"ORDERS_IN": site.app, "ORDERS_NAME": orders.service.lstrip("/")}
-        ended = await site.run(["/bin/sh", "-c", IN_THE_APP, script, site.app], env, say.output)
+        argv = ["/bin/sh", "-c", IN_THE_APP, script, site.app]
+        ended = await site.run(argv, env, say.output, root=True)
         if not ended.ok:
             raise BuildError(f"{name}: {ended}")
 
@@ -265,7 +266,14 @@ class _Site:
         seen = self._seen(self._pack_mount(pack))
         return f"{seen}/{pack.at}" if pack.at else seen
 
-    async def run(self, argv: Sequence[str], env: Mapping[str, str], output: Output) -> Outcome:
+    async def run(
+        self,
+        argv: Sequence[str],
+        env: Mapping[str, str],
+        output: Output,
+        *,
+        root: bool = False,
+    ) -> Outcome:
         mounts = [self._cache_mount, self._env_mount, self._tools_mount, *self._roots_mount]
         mounts += dict.fromkeys(map(self._pack_mount, self.packs))
         mounts += shared(self.workshop.layout, self.container) if self.ordered else ()
@@ -276,6 +284,7 @@ class _Site:
             output=output,
             limits=self.workshop.settings.build_limits,
             mounts=mounts,
+            root=root,
         )
         return outcome(exit)
 

@@ -49,7 +49,7 @@ async def deploy(ship: Ship, orders: Orders, say: Say) -> Serving:
 async def _bring_up(
     ship: Ship, orders: Orders, before: Serving | None, steps: Steps, say: Say
 ) -> Serving:
-    container = await ship.containerize(orders)  # named by the release: found if there
+    container = await ship.containerize(orders, say)  # named by the release: found if there
     try:
         await ship.make_way(orders, before)
         with steps("build"):

@@ -54,6 +54,11 @@ class Layout:
         return self.root / "containers"
 
     @property
+    def lxc(self) -> Path:
+        """What all containers of the LXC runtime share, bases foremost."""
+        return self.root / "lxc"
+
+    @property
     def caches(self) -> Path:
         return self.root / "caches"
 

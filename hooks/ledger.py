@@ -17,6 +17,7 @@ from twisted.internet.interfaces import IReactorFromThreads
 from twisted.internet.threads import deferToThreadPool
 from twisted.python.threadpool import ThreadPool
 
+from containers.interface import Limits
 from hooks.naming import Release
 from hooks.standing import Job, Place, Watch
 
@@ -53,12 +54,14 @@ _ENTRY = "service, release, commit_id, owner, started, ended, outcome, reason, s
 class Launch:
     """How a built release is started: argv and environment.
 
-    `ordered` says that it sees the ship's shared data and the files beside its orders.
+    `ordered` says that it sees the ship's shared data and the files beside its orders. `limits` are
+    those that it asks for by name.
     """
 
     argv: tuple[str, ...]
     env: dict[str, str]
     ordered: bool = False
+    limits: Limits = Limits()
 
 
 @frozen
@@ -243,7 +246,7 @@ def _serving(record: dict[str, Any]) -> Serving:
     place, watch = record.pop("place", None), record.pop("watch", None)
     return Serving(
         release=release,
-        launch=Launch(**launch),
+        launch=Launch(**{**launch, "limits": Limits(**launch.get("limits", {}))}),
         place=Place(place["path"], tuple(place["hosts"])) if place else None,
         jobs=tuple(Job(**job) for job in record.pop("jobs", ())),
         watch=Watch(**watch) if watch else None,

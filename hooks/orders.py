@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Mapping
 
-from attrs import frozen
+from attrs import field, frozen
 
 from buildpacks.procfile import parse_procfile
+from containers.interface import Limits, Wish
 from hooks.environment import effective, read_env_file
 from hooks.errors import Refused
+from hooks.limits import asked, within
 from hooks.naming import Release, configuration_id
 from hooks.push import Push
 from hooks.repository import EMPTY_TREE, Repository
@@ -17,6 +20,7 @@ from hooks.standing import Place, StandingOrders, Watch
 from hooks.watchdog import watch_of
 
 NO_COMMIT = "0" * 40
+BASE = "STARPHLEET_BASE"
 READ = (".env", "Procfile", "healthcheck")
 _PATH = re.compile(r"/[\x21-\x7e]{0,2000}")
 
@@ -26,7 +30,8 @@ class Orders:
     """One service: which commit of which repository, in which environment, checked how.
 
     `repository` is `None` when there is nothing to build, only jobs. `healthcheck` is a path,
-    `None` when nobody set one. `ttl` is in seconds. `why` says what brought this about.
+    `None` when nobody set one. `ttl` is in seconds. `why` says what brought this about. `limits`
+    are those that it asks for by name, `bases` the scripts of base containers by name.
     """
 
     repository: Repository | None
@@ -41,10 +46,18 @@ class Orders:
     standing: StandingOrders | None = None
     watch: Watch | None = None
     why: str = "pushed"
+    limits: Limits = Limits()
+    bases: Mapping[str, bytes] = field(factory=dict)
 
     @property
     def service(self) -> str:
         return self.release.service
+
+    @property
+    def wish(self) -> Wish:
+        """What its container is to be made of."""
+        base = self.environment.get(BASE, "")
+        return Wish(base, self.bases, self.standing is not None, self.limits)
 
     @property
     def place(self) -> Place | None:
@@ -58,18 +71,28 @@ class Orders:
 
 
 async def orders_of_push(
-    push: Push, repository: Repository, ttl: float, phleet: Mapping[str, str]
+    push: Push,
+    repository: Repository,
+    ttl: float,
+    phleet: Mapping[str, str],
+    *,
+    bases: Mapping[str, bytes],
+    most: Limits,
 ) -> Orders:
     """The orders that the files of the pushed commit give; `Refused` names file and line.
 
-    `ttl` is in seconds, for a push that named none; `phleet` is what the
-    headquarters' `.starphleet` gives to test services.
+    `ttl` is in seconds, for a push that named none; `phleet` and `bases` are what the
+    headquarters' `.starphleet` and `containers/` give to test services, `most` the limits of the
+    ship: a push may ask for less.
     """
     files = await _files(repository, push.new)
-    environment = effective(read_env_file(files.get(".env", ""), ".env"), phleet)
+    own = read_env_file(files.get(".env", ""), ".env")
+    if "://" in own.get(BASE, ""):
+        raise Refused(f".env: {BASE}: a push may name a base of the ship, not fetch one")
+    environment = effective(own, phleet)
     return Orders(
         repository=repository,
-        release=Release(push.service, configuration_id(environment), push.new),
+        release=Release(push.service, _identity(environment, {}, bases), push.new),
         owner=push.owner,
         branch=push.branch,
         environment=_checked(environment),
@@ -77,6 +100,8 @@ async def orders_of_push(
         healthcheck=healthcheck_path(environment, files.get("healthcheck")),
         ttl=ttl if push.ttl is None else push.ttl,
         push=push,
+        limits=within(asked(environment), most),
+        bases=bases,
     )
 
 
@@ -96,11 +121,11 @@ async def orders_of_standing(
     """
     files = await _files(repository, commit) if repository else {}
     environment = effective(read_env_file(files.get(".env", ""), ".env"), standing.environment)
-    identified = {**environment, "/": standing.content, "/again": str(again)}
+    own = {"/": standing.content, "/again": str(again)}
     checked = healthcheck_path(environment, files.get("healthcheck"))
     return Orders(
         repository=repository,
-        release=Release(standing.service, configuration_id(identified), commit),
+        release=Release(standing.service, _identity(environment, own, standing.bases), commit),
         owner=owner,
         branch=standing.source.ref if standing.source else "",
         environment=_checked(environment),
@@ -110,7 +135,18 @@ async def orders_of_standing(
         standing=standing,
         watch=watch_of(environment, checked),
         why=why,
+        limits=asked(standing.environment),
+        bases=standing.bases,
     )
+
+
+def _identity(
+    environment: Mapping[str, str], own: Mapping[str, str], bases: Mapping[str, bytes]
+) -> str:
+    """12 hex digits of all that a release is made of besides its source."""
+    script = bases.get(environment.get(BASE, ""))
+    based = {"/base": hashlib.sha256(script).hexdigest()} if script is not None else {}
+    return configuration_id({**environment, **own, **based})
 
 
 async def _files(repository: Repository, commit: str) -> dict[str, str]:

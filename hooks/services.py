@@ -17,6 +17,7 @@ from hooks.building import mounts
 from hooks.errors import ShipError, Superseded
 from hooks.layout import Layout
 from hooks.ledger import Launch, Ledger, Serving
+from hooks.limits import over
 from hooks.naming import pushed_refs
 from hooks.queue import Queue
 from hooks.repository import Git, Repository
@@ -51,7 +52,7 @@ class Services:
             launch.argv,
             env=launch.env,
             log=self.layout.service_log(container.name),
-            limits=self.settings.service_limits,
+            limits=over(self.settings.service_limits, launch.limits),
             mounts=mounts(self.layout, container, launch),
             address=had,
         )
@@ -205,6 +206,7 @@ class Services:
         """Stop what serves, all at once; the ledger keeps it, so the next start brings it back."""
         serving = (await self.ledger.serving()).values()
         await gatherResults([Deferred.fromCoroutine(self._stop(one)) for one in serving])
+        await self.runtime.leave()
 
     async def discard(self, container: Container) -> None:
         """Remove a container and its log; a failure is logged."""

@@ -105,7 +105,7 @@ class Ship:
         await repository.move(push.ref, push.new, tip)
         return True
 
-    async def containerize(self, orders: Orders) -> Container:
+    async def containerize(self, orders: Orders, say: Say) -> Container:
         """An empty container for `orders`, with the files beside them if they are standing ones.
 
         What an earlier try left under its name goes first.
@@ -115,7 +115,7 @@ class Ship:
         if name in self.runtime.names():
             await self.runtime.destroy(Container(name, self.layout.containers / name))
         self.layout.require_room(self.settings.free_disk)
-        container = await self.runtime.containerize(name)
+        container = await self.runtime.containerize(name, orders.wish, say.header)
         if orders.standing is not None:
             beside = self.layout.beside(name)
             await in_thread(self.reactor, lay_beside, beside, orders.standing.files)
@@ -142,7 +142,7 @@ class Ship:
             container, command, built, standing.jobs if standing else ()
         )
         environment = {**self._told(orders), **orders.environment}
-        return Launch(argv, environment, ordered=standing is not None)
+        return Launch(argv, environment, standing is not None, orders.limits)
 
     async def start(self, container: Container, launch: Launch) -> Address:
         return await self.services.start(container, launch)

@@ -89,7 +89,8 @@ class StandingOrders:
     `path` is the directory ("" the root, else "a/b"); `source` is `None` when nothing is to be
     built (only jobs run). `environment` is what the layers up to the orders export, without
     defaults that nobody changed. `files` are the directory's own files by name. `content` is a
-    digest of everything in the directory that is this service's own.
+    digest of everything in the directory that is this service's own. `bases` are the scripts of all
+    base containers of the headquarters.
     """
 
     path: str
@@ -102,6 +103,7 @@ class StandingOrders:
     jobs: tuple[Job, ...] = ()
     front: Front = Front()
     warnings: tuple[str, ...] = ()
+    bases: Mapping[str, bytes] = field(factory=dict, repr=False)
 
     @property
     def service(self) -> str:
@@ -111,4 +113,5 @@ class StandingOrders:
     @cached_property
     def identity(self) -> str:
         """12 hex digits that change when the directory's content or its environment does."""
-        return configuration_id({**self.environment, "/": self.content})
+        script = self.bases.get(self.environment.get("STARPHLEET_BASE", ""), b"")
+        return configuration_id({**self.environment, "/": self.content, "/base": script.hex()})

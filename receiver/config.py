@@ -16,6 +16,7 @@ from containers.interface import Limits
 from hooks.environment import read_env_file
 from hooks.errors import Refused
 from hooks.layout import Layout
+from hooks.limits import read_share, read_size
 from hooks.push import read_duration
 from hooks.settings import MB, Settings
 
@@ -23,7 +24,6 @@ _DOMAIN = re.compile(
     r"(?=.{1,253}$)[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*"
 )
 _ADDRESS = re.compile(r"[0-9.]+|\[?[0-9a-f:]+\]?")
-_SIZE = re.compile(r"([1-9][0-9]{0,8})([MG])")
 _PROXIES = ("http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
 _PASSED_TO_BUILDS = (
     *_PROXIES,
@@ -51,6 +51,10 @@ class Config:
     public_key: Path | None
     ship_files: Path
     pulse: float | None
+    runtime: str
+    base: str
+    network: str
+    tests_reach_ship: bool
     hook_secret: str = field(repr=False)
 
 
@@ -78,6 +82,8 @@ def load(environ: Mapping[str, str] | None = None) -> Config:
         service_limits=Limits(
             memory=read.size("STARPHLEET_MEMORY", 1024 * MB),
             processes=read.count("STARPHLEET_PIDS", 256),
+            cpus=read.share("STARPHLEET_CPUS"),
+            disk=read.size_or_none("STARPHLEET_DISK"),
             files=files,
         ),
         build_limits=Limits(
@@ -110,6 +116,10 @@ def load(environ: Mapping[str, str] | None = None) -> Config:
         public_key=read.file("STARPHLEET_PUBLIC_KEY"),
         ship_files=Path(read.text("STARPHLEET_SHIP_FILES", _ship_files(layout))),
         pulse=read.pulse(),
+        runtime=read.one_of("STARPHLEET_RUNTIME", ("process", "lxc")),
+        base=read.text("STARPHLEET_BASE", ""),
+        network=read.text("STARPHLEET_NETWORK", ""),
+        tests_reach_ship=read.one_of("STARPHLEET_TESTS_REACH_SHIP", ("true", "false")) == "true",
         hook_secret=read.text("STARPHLEET_HOOK_SECRET", ""),
     )
 
@@ -173,11 +183,20 @@ class _Reader:
         return float(self.count(name, 1)) if self.text(name, "") else None
 
     def size(self, name: str, default: int) -> int:
-        text = self.text(name, f"{default // MB}M")
-        match = _SIZE.fullmatch(text)
-        if match is None:
-            raise Refused(f"{name}: {ascii(text)[:40]} is not a size such as 512M or 2G")
-        return int(match[1]) * (MB if match[2] == "M" else 1024 * MB)
+        return read_size(self.text(name, f"{default // MB}M"), name)
+
+    def size_or_none(self, name: str) -> int | None:
+        return read_size(self.text(name, ""), name) if self.text(name, "") else None
+
+    def share(self, name: str) -> float | None:
+        return read_share(self.text(name, ""), name) if self.text(name, "") else None
+
+    def one_of(self, name: str, words: tuple[str, ...]) -> str:
+        """One of `words`, or "" when nothing is said."""
+        text = self.text(name, "")
+        if text and text not in words:
+            raise Refused(f"{name}: {ascii(text)[:40]} is not one of {', '.join(words)}")
+        return text
 
     def file(self, name: str) -> Path | None:
         """A path, of which `~` is the home directory."""

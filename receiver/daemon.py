@@ -21,7 +21,6 @@ from uv import find_uv_bin
 
 import hooks
 from containers.interface import Limits
-from containers.process import ProcessRuntime
 from containers.spawn import run
 from hooks.attendance import Attendance
 from hooks.boot import boot
@@ -44,6 +43,7 @@ from receiver.headquarters.ships import ship_name
 from receiver.headquarters.wiring import located, put_together
 from receiver.relay import Relay
 from receiver.rooms import GitRoom, rooms
+from receiver.runtimes import choose
 from receiver.ssh.server import ssh_factory
 from receiver.webhooks import Webhooks
 
@@ -250,7 +250,7 @@ def _ship(reactor: Any, config: Config) -> Ship:
         return status, done.output.decode("utf-8", "replace")
 
     tools = lay_tools(layout)
-    runtime = ProcessRuntime(reactor, layout.containers, ports=config.service_ports)
+    runtime = choose(reactor, config)
     proxy = Proxy(
         reactor,
         layout.nginx,

@@ -135,7 +135,14 @@ class Relay(Factory):
         say.header(f"{push.service}: {push.new[:7]} of {push.branch}, pushed by {push.owner}")
         repository = self.ship.repository(push.repository)
         ttl = self.ship.settings.test_ttl
-        orders = await orders_of_push(push, repository, ttl, self.loop.for_tests)
+        orders = await orders_of_push(
+            push,
+            repository,
+            ttl,
+            self.loop.for_tests,
+            bases=self.loop.bases,
+            most=self.ship.settings.service_limits,
+        )
         arrival = self.deploys.join(orders, conversation.say)
         try:
             serving = await conversation.unless_left(arrival)

@@ -83,6 +83,11 @@ class Loop:
         names = set(given) if listed is None else set(re.split(r"[\s,]+", listed))
         return {name: value for name, value in given.items() if name in names}
 
+    @property
+    def bases(self) -> Mapping[str, bytes]:
+        """The scripts of base containers, by name."""
+        return self.headquarters.bases if self.headquarters else {}
+
     def set_out(self, location: Source | None) -> None:
         """Follow the headquarters at `location`, and no other from now on."""
         if location != self.location:

@@ -65,6 +65,7 @@ class Headquarters:
     files: Mapping[str, Blob]
     keys: Mapping[str, bytes]
     known_hosts: bytes
+    bases: Mapping[str, bytes]
     beta_groups: Mapping[str, tuple[str, ...]]
     ldap_servers: Mapping[str, Ldap]
 
@@ -136,6 +137,7 @@ class Reader:
             files=files,
             keys=within("authorized_keys", data),
             known_hosts=data.get("known_hosts", b""),
+            bases=within("containers", data),
             beta_groups=beta_groups(data),
             ldap_servers=servers,
         )
@@ -205,6 +207,7 @@ class _Reading:
         return evolve(
             ordered,
             environment=mine,
+            bases=within("containers", self.data),
             warnings=(*ordered.warnings, *(f"{at(path, 'orders')}: {t}" for t in evaluated.said)),
         )
 

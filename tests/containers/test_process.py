@@ -56,6 +56,17 @@ class ProcessRuntimeTests(TestCase):
             container, argv or SLEEP, env={}, log=self.place / "log", limits=Limits()
         )
 
+    async def test_ports_come_back(self) -> None:
+        """A port is given to one container at a time; that of a destroyed one goes to others."""
+        runtime = ProcessRuntime(reactor, self.root, ports=PORTS[:1])
+        first, second = [await runtime.containerize(name) for name in "ab"]
+        launch: dict[str, Any] = {"env": {}, "log": self.place / "log", "limits": Limits()}
+        address = await runtime.start(first, SLEEP, **launch)
+        with self.assertRaisesRegex(ContainerError, "no port is free"):
+            await runtime.start(second, SLEEP, **launch)
+        await runtime.destroy(first)
+        self.assertEqual(await runtime.start(second, SLEEP, **launch), address)
+
     async def test_half_made(self) -> None:
         """What a crash left half-made is named but not found; it is made anew, or swept."""
         for name in (".making-a", ".making-b", ".going-c"):

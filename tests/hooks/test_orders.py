@@ -5,6 +5,7 @@ from __future__ import annotations
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
+from containers.interface import Limits
 from hooks.environment import effective, read_env_file
 from hooks.errors import Refused
 from hooks.orders import (
@@ -52,7 +53,9 @@ class OrdersOfPushes(SynchronousTestCase):
         git(home / "work", "push", "-q", str(repository.path), "master")
         push = read_push("app", "ann", [(ZERO, oid, "refs/heads/master")], [])
         return self.successResultOf(
-            Deferred.fromCoroutine(orders_of_push(push, repository, 60.0, phleet))
+            Deferred.fromCoroutine(
+                orders_of_push(push, repository, 60.0, phleet, bases={}, most=Limits())
+            )
         )
 
     def test_the_files_of_the_commit_give_the_orders(self) -> None:

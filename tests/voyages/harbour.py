@@ -20,8 +20,11 @@ from types import TracebackType
 import psutil
 from attrs import define, field, frozen
 
+from tests.containers.lxc import base, share_bases
+
 ROOT = Path(__file__).parent.parent.parent
 REAL = Path(__file__).parent / "apps_real"
+RUNTIME = os.environ.get("VOYAGES_RUNTIME", "process")
 DEADLINE = 60.0  # seconds that a condition may take to come true
 _taken: set[int] = set()
 
@@ -91,6 +94,8 @@ class Harbour:
         self.home.mkdir(exist_ok=True)
         self.home.chmod(0o711)
         self._let_through()
+        if RUNTIME == "lxc":
+            self._take_base()
         subprocess.run(
             ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(self.key)], check=True
         )
@@ -108,6 +113,12 @@ class Harbour:
         self.down()
         shutil.rmtree(self.home, ignore_errors=True)
 
+    def _take_base(self) -> None:
+        """The full base, made once for all voyages."""
+        base("full")
+        (self.root / "lxc").mkdir(parents=True)
+        share_bases(self.root / "lxc")
+
     @property
     def root(self) -> Path:
         return self.home / "ship"
@@ -124,6 +135,7 @@ class Harbour:
             "STARPHLEET_SSH_PORT": str(self.ssh_port),
             "STARPHLEET_HTTP_PORT": str(self.http_port),
             "STARPHLEET_SERVICE_PORTS": self._service_ports(),
+            "STARPHLEET_RUNTIME": RUNTIME,
             **self.settings,
         }
 

@@ -1,0 +1,213 @@
+"""LXC's configuration of one container, as text: pure, all of it generated, nothing included."""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Address
+from pathlib import Path
+
+from attrs import frozen
+
+from containers.interface import ContainerError, Limits, Mount
+from containers.lxc import idmap
+from containers.lxc.cgroups import MONITORS, Setting
+from containers.lxc.network import Plan
+from containers.sandbox import SHARED_MEMORY, User, is_place
+
+ROOT = User(0, 0)  # of the container
+# What root inside needs to install packages; no more of it reaches the host than its own files.
+ROOTS_CAPABILITIES = (
+    "audit_write", "chown", "dac_override", "fowner", "fsetid", "kill", "net_bind_service",
+    "setfcap", "setgid", "setpcap", "setuid", "sys_chroot",
+)  # fmt: skip
+# Calls that a service has no honest use for; some were the way into a kernel before.
+DENIED = (
+    "add_key", "bpf", "delete_module", "finit_module", "fsconfig", "fsmount", "fsopen", "fspick",
+    "init_module", "kexec_file_load", "kexec_load", "keyctl", "mount", "mount_setattr",
+    "move_mount", "open_by_handle_at", "open_tree", "perf_event_open", "pivot_root", "reboot",
+    "request_key", "setns", "swapoff", "swapon", "syslog", "umount2", "unshare", "userfaultfd",
+)  # fmt: skip
+NEW_USER_NAMESPACE = 0x10000000
+NOT_IMPLEMENTED = 38
+
+
+@frozen
+class Files:
+    """What the ship writes for one container, and binds into it read-only."""
+
+    directory: Path
+
+    @property
+    def config(self) -> Path:
+        return self.directory / "config"
+
+    @property
+    def hosts(self) -> Path:
+        return self.directory / "hosts"
+
+    @property
+    def hostname(self) -> Path:
+        return self.directory / "hostname"
+
+    @property
+    def log(self) -> Path:
+        """What LXC itself complains about."""
+        return self.directory / "lxc.log"
+
+    @property
+    def oom(self) -> Path:
+        """The kernel's count of killings, copied when it ended."""
+        return self.directory / "oom"
+
+    @property
+    def memory(self) -> Path:
+        """How much it may have, in words."""
+        return self.directory / "memory"
+
+    @property
+    def up(self) -> Path:
+        """Where `started.sh` says "up", or why it cannot be."""
+        return self.directory / "up"
+
+
+@frozen
+class Stack:
+    """Read-only file systems, topmost first, and `upper`, which takes what is written.
+
+    `app` and `tmp` are bound at /app and /tmp where those are not to be part of `upper`.
+    """
+
+    layers: tuple[Path, ...]
+    upper: Path
+    app: Path | None = None
+    tmp: Path | None = None
+
+
+@frozen
+class Cage:
+    """All that is decided about one start of a container. `below` is where its cgroup is.
+
+    `port` is where its service is to listen; None for a command. `oom` is the file in which the
+    kernel counts its killings.
+    """
+
+    name: str
+    stack: Stack
+    files: Files
+    user: User
+    settings: tuple[Setting, ...]
+    limits: Limits
+    below: str
+    plan: Plan
+    address: IPv4Address
+    port: int | None
+    mounts: tuple[Mount, ...]
+    resolv: Path
+    seccomp: Path
+    hook: Path
+    oom: Path
+
+
+def text(cage: Cage) -> str:
+    """The configuration. Raises `ContainerError` for what cannot be mounted."""
+    lines = [
+        f"lxc.rootfs.path = overlay:{_overlay(cage.stack)}",
+        f"lxc.uts.name = {hostname(cage.name)}",
+        "lxc.apparmor.profile = unconfined",
+        f"lxc.seccomp.profile = {cage.seccomp}",
+        "lxc.tty.max = 0",
+        "lxc.pty.max = 64",
+        "lxc.mount.auto = proc:mixed sys:ro",
+        *idmap.lines(),
+        f"lxc.init.uid = {cage.user.uid}",
+        f"lxc.init.gid = {cage.user.gid}",
+        "lxc.init.cwd = /",
+        f"lxc.cgroup.dir.container = {cage.below}/{cage.name}",
+        f"lxc.cgroup.dir.monitor = {cage.below}{MONITORS}/{cage.name}",
+        *_rights(cage),
+        *_network(cage),
+        *(f"{setting.key} = {setting.value}" for setting in cage.settings),
+        "lxc.hook.version = 1",
+        f"lxc.hook.start-host = {cage.hook} {cage.files.directory}",
+        f"lxc.hook.stop = /bin/cp {cage.oom} {cage.files.oom}",
+        *(f"lxc.mount.entry = {entry}" for entry in _entries(cage)),
+    ]
+    if cage.limits.files is not None:
+        lines.append(f"lxc.prlimit.nofile = {cage.limits.files}")
+    lines.append("lxc.prlimit.core = 0")
+    return "\n".join(lines) + "\n"
+
+
+def seccomp(*, user_namespaces: bool = False) -> str:
+    """LXC's seccomp profile: what is not denied is allowed."""
+    calls = [f"{call} errno 1" for call in DENIED]
+    if not user_namespaces:
+        flag = NEW_USER_NAMESPACE
+        # The flags of clone3 are in memory, where no filter sees them: libc falls back to clone.
+        calls += [f"clone errno 1 [0,{flag},SCMP_CMP_MASKED_EQ,{flag}]"]
+        calls += [f"clone3 errno {NOT_IMPLEMENTED}"]
+    return "\n".join(["2", "denylist", "[all]", *calls, ""])
+
+
+def hostname(name: str) -> str:
+    """A container's name as far as a host name may be long."""
+    return name.partition("+")[0][:63].rstrip(".-")
+
+
+def _overlay(stack: Stack) -> str:
+    paths = [*map(str, stack.layers), str(stack.upper)]
+    for path in paths:
+        if ":" in path or "," in path or any(letter.isspace() for letter in path):
+            raise ContainerError(f"{path} cannot be a layer: no colon, comma or space in its path")
+    return ":".join(paths)
+
+
+def _rights(cage: Cage) -> list[str]:
+    if cage.user == ROOT:
+        return [f"lxc.cap.keep = {' '.join(ROOTS_CAPABILITIES)}"]
+    return ["lxc.cap.keep = none", "lxc.no_new_privs = 1"]
+
+
+def _network(cage: Cage) -> list[str]:
+    zone = cage.plan.zone_of(cage.address)
+    lines = [
+        "type = veth",
+        f"link = {zone.bridge}",
+        f"veth.pair = {cage.plan.veth(cage.address)}",
+        "flags = up",
+        f"mtu = {cage.plan.mtu}",
+        f"ipv4.address = {cage.address}/{zone.network.prefixlen}",
+        f"ipv4.gateway = {zone.gateway}",
+    ]
+    if zone.network6 is not None:
+        lines.append(f"ipv6.address = {cage.plan.address6(cage.address)}/{zone.network6.prefixlen}")
+        lines.append(f"ipv6.gateway = {zone.gateway6}")
+    return [f"lxc.net.0.{line}" for line in lines]
+
+
+def _entries(cage: Cage) -> list[str]:
+    """fstab lines: what is bound, and where. The kernel follows no symlink on the way there."""
+    own = [
+        Mount(cage.files.hosts, "/etc/hosts"),
+        Mount(cage.files.hostname, "/etc/hostname"),
+        Mount(cage.resolv, "/etc/resolv.conf"),
+    ]
+    for mount in cage.mounts:
+        if not is_place(mount.at):
+            raise ContainerError(f"mount: nothing can be mounted at {mount.at!r}")
+    given = [*own, *cage.mounts]
+    if cage.stack.app is not None:
+        given.append(Mount(cage.stack.app, "/app", writable=True))
+    if cage.stack.tmp is not None:
+        given.append(Mount(cage.stack.tmp, "/tmp", writable=True))  # noqa: S108 - inside, its own
+    shared = f"tmpfs dev/shm tmpfs nosuid,nodev,mode=1777,size={SHARED_MEMORY},create=dir 0 0"
+    return [shared, *(_entry(mount) for mount in given)]
+
+
+def _entry(mount: Mount) -> str:
+    kind = "dir" if mount.source.is_dir() else "file"
+    rights = "bind" if mount.writable else "bind,ro"
+    source, target = (
+        path.replace("\\", r"\134").replace(" ", r"\040").replace("\t", r"\011")
+        for path in (str(mount.source), mount.at.lstrip("/"))
+    )
+    return f"{source} {target} none {rights},nosuid,nodev,create={kind} 0 0"

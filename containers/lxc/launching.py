@@ -1,0 +1,204 @@
+"""LXC's tools at work: a container is begun, for a command or a service, or joined."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from attrs import evolve
+from twisted.internet.defer import Deferred
+
+from containers import files, marks, record, sandbox, spawn, stopping
+from containers.boxing import DEFAULT_USER
+from containers.collect import fire
+from containers.interface import Container, ContainerError, Exit, Limits, Output
+from containers.lxc import cgroups, config, made, network, wrapping
+from containers.lxc.config import ROOT, Cage, Files
+from containers.lxc.idmap import INSIDE
+from containers.watching import Reader, shielded
+
+TOOLS = Path("/usr/bin")
+HOME, TMP = "/app", "/tmp"  # noqa: S108 - inside, its own
+END = 5.0  # seconds for LXC's init to kill what does not listen to TERM, which it does after one
+# Without newuidmap on its PATH, LXC writes the map itself: root needs nobody's leave.
+NOWHERE = "/nonexistent"
+MB = 2**20
+_COMPLAINT = re.compile(r"(?m)^.* - \S+ - (.+)$")
+
+
+async def execute(
+    reactor: Any,
+    root: Path,
+    directory: Path,
+    cage: Cage,
+    argv: Sequence[str],
+    env: Mapping[str, str],
+    output: Output,
+    mark: str,
+) -> Exit:
+    """Run one command in a container that ends with it. Raises `ContainerError`."""
+    script = wrapping.script(_environment(env))
+    _lay(cage)
+    cage.files.up.touch()
+    done = await spawn.run(
+        reactor,
+        _begun(root, cage, argv),
+        env=_marked(directory, mark),
+        cwd=Path("/"),
+        stdin=script,
+        output=output,
+        limits=Limits(seconds=cage.limits.seconds, output=cage.limits.output),
+        keep=0,
+        grace=END,
+    )
+    if not done.exit.ok and not done.exit.reason:
+        _require_up(cage, cage.files.up.read_text())
+    return ended(cage.files, record.sandboxed_exit(done.exit))
+
+
+async def launch(
+    reactor: Any,
+    root: Path,
+    directory: Path,
+    cage: Cage,
+    argv: Sequence[str],
+    env: Mapping[str, str],
+    log: Path,
+    mark: str,
+) -> spawn.Child:
+    """Begin a service, whose limits are in force when this returns. It outlives the ship.
+
+    Raises `ContainerError` if it cannot be begun.
+    """
+    script = spawn.in_memory(wrapping.script(_environment(env)))
+    try:
+        _lay(cage)
+        os.mkfifo(cage.files.up, 0o600)
+        told: Deferred[str] = Deferred()
+        pipe = os.open(cage.files.up, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        reader = Reader(reactor, pipe, lambda said: fire(told, said.decode()), told.errback)
+        try:
+            with os.fdopen(files.open_log(log, DEFAULT_USER), "wb") as out:
+                child = spawn.launch(
+                    reactor,
+                    _begun(root, cage, argv),
+                    env=_marked(directory, mark),
+                    cwd=Path("/"),
+                    stdin=script,
+                    stdout=out.fileno(),
+                )
+            over = child.ended()
+            over.addCallbacks(lambda _: fire(told, ""), lambda _: None)
+            try:
+                _require_up(cage, await told)
+            except BaseException:
+                await shielded(child.put_down(END))
+                raise
+            finally:
+                over.cancel()
+        finally:
+            reader.close()
+    finally:
+        os.close(script)
+    return child
+
+
+async def attach(
+    reactor: Any,
+    root: Path,
+    container: Container,
+    argv: Sequence[str],
+    env: Mapping[str, str],
+    output: Output,
+    limits: Limits,
+    mark: str,
+    *,
+    as_root: bool,
+) -> Exit:
+    """Run one command in a container whose service runs. Ends what the command left behind."""
+    user = ROOT if as_root else INSIDE
+    marking = _marked(container.directory, mark)
+    config = Files(container.directory / made.SERVICE).config
+    words = [str(TOOLS / "lxc-attach"), "-P", str(root), "-n", container.name, "-f", str(config)]
+    words += ["--clear-env", "-u", str(user.uid), "-g", str(user.gid)]
+    # By its mark a process is found that has left its family.
+    words += [word for name in marks.NAMES for word in ("-v", f"{name}={marking[name]}")]
+    try:
+        done = await spawn.run(
+            reactor,
+            [*words, "--", "/bin/sh", "-s", "--", *argv],
+            env=marking,
+            cwd=Path("/"),
+            stdin=sandbox.script(_environment(env), cwd=HOME, without=("container",)),
+            output=output,
+            limits=Limits(seconds=limits.seconds, output=limits.output),
+            keep=0,
+        )
+    finally:
+        await shielded(stopping.kill_all(reactor, lambda: marks.members_of_run(mark)))
+    return record.sandboxed_exit(done.exit)
+
+
+def ended(place: Files, exit: Exit) -> Exit:
+    """`exit`, with the reason if it was for want of memory."""
+    with suppress(FileNotFoundError):
+        killed = cgroups.oom_kills(place.oom.read_text())
+        if killed and not exit.ok and not exit.reason:
+            return evolve(exit, reason="out of memory: " + place.memory.read_text())
+    return exit
+
+
+def _lay(cage: Cage) -> None:
+    """Write what LXC, the hook and the container itself read of this start."""
+    place = cage.files
+    for old in (place.up, place.log, place.oom):
+        old.unlink(missing_ok=True)
+    name = config.hostname(cage.name)
+    limits = "".join(f"{setting.file} {setting.reads}\n" for setting in cage.settings)
+    for path, text in (
+        (place.hostname, f"{name}\n"),
+        (place.hosts, network.hosts(cage.plan, cage.address, name)),
+        (place.directory / "veth", cage.plan.veth(cage.address)),
+        (place.directory / "limits", limits),
+        (place.directory / "inside.nft", network.inside(cage.port) if cage.port else ""),
+        (place.memory, _memory(cage.limits)),
+        (place.config, config.text(cage)),
+    ):
+        path.write_text(text)
+        path.chmod(0o644)
+
+
+def _memory(limits: Limits) -> str:
+    """For who wonders why it was out of it."""
+    if limits.memory is None:
+        return "the host has no more"
+    return f"it may have {limits.memory // MB} MB (STARPHLEET_MEMORY)"
+
+
+def _begun(root: Path, cage: Cage, argv: Sequence[str]) -> list[str]:
+    words = [str(TOOLS / "lxc-execute"), "-P", str(root), "-n", cage.name]
+    words += ["-f", str(cage.files.config), "-o", str(cage.files.log), "-l", "ERROR"]
+    return [*words, "--", "/bin/sh", "-s", "--", *argv]
+
+
+def _marked(directory: Path, mark: str) -> dict[str, str]:
+    return {"PATH": NOWHERE, marks.CONTAINER: str(directory), marks.RUN: mark}
+
+
+def _environment(env: Mapping[str, str]) -> dict[str, str]:
+    return sandbox.environment(env, home=HOME, tmp=TMP, path=())
+
+
+def _require_up(cage: Cage, said: str) -> None:
+    """Raises `ContainerError` with what the hook said, or LXC, when it did not come up."""
+    if said.strip() == "up":
+        return
+    complaints = []
+    with suppress(FileNotFoundError):
+        complaints = _COMPLAINT.findall(cage.files.log.read_text(errors="replace"))
+    why = said.strip() or (complaints[0] if complaints else "lxc-execute gave no reason")
+    raise ContainerError(f"cannot start {cage.name}: {why}")

@@ -1,0 +1,96 @@
+"""A container's own directory: what it is made of, and its layers, made whole or not at all.
+
+NAME/made.json       the layers below, and which network it is in
+NAME/build/          what builds wrote; `build/app` is the app: the layer below the release
+NAME/release/upper/  what the service writes: the topmost layer
+NAME/tmp/            /tmp of builds
+NAME/run/, service/  what the ship wrote for LXC
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from attrs import frozen
+
+from containers import files
+from containers.boxing import DEFAULT_USER
+from containers.interface import Container, ContainerError
+from containers.lxc.idmap import ROOT_OUTSIDE
+
+SPEC = "made.json"
+BUILD, RELEASE = "build", "release"
+COMMAND, SERVICE = "run", "service"
+
+
+@frozen
+class Made:
+    """Of what a container is made: its base's layers, topmost first; its network."""
+
+    layers: tuple[Path, ...]
+    ordered: bool
+
+
+def upper(layer: Path) -> Path:
+    """Where the files of a layer are that is written to."""
+    return layer / "upper"
+
+
+def container_of(root: Path, name: str) -> Container:
+    """Raises `ContainerError` for what is no name."""
+    container = files.container_of(root, name)
+    return Container(name, container.directory, upper(container.directory / BUILD) / "app")
+
+
+def make(container: Container, made: Made) -> None:
+    """Make its directory under another name, then rename it. Finds an existing one. Blocks."""
+    if container.directory.is_dir():
+        return
+    new = container.directory.parent / (files.MAKING + container.name)
+    files.remove(new)
+    new.mkdir()
+    for place in (COMMAND, SERVICE):
+        (new / place).mkdir()
+    for layer in (new / BUILD, new / RELEASE):
+        for part in (layer, upper(layer)):
+            part.mkdir()
+            part.chmod(0o755)
+            os.chown(part, ROOT_OUTSIDE.uid, ROOT_OUTSIDE.gid)  # LXC makes `work` beside it
+    for part in (upper(new / BUILD) / "app", new / "tmp"):
+        part.mkdir(mode=0o700)
+        os.chown(part, DEFAULT_USER.uid, DEFAULT_USER.gid)
+    spec = {"layers": [str(layer) for layer in made.layers], "ordered": made.ordered}
+    (new / SPEC).write_text(json.dumps(spec) + "\n")
+    # The directory itself stays the ship's: what runs inside cannot forge the ship's records.
+    new.chmod(0o711)
+    new.rename(container.directory)
+
+
+def is_made(directory: Path) -> bool:
+    """Whether a container's directory is one of this runtime."""
+    return (directory / SPEC).exists()
+
+
+def read(container: Container) -> Made:
+    """Raises `ContainerError` when there is none, or one of another runtime."""
+    try:
+        found = json.loads((container.directory / SPEC).read_text())
+        return Made(tuple(map(Path, found["layers"])), bool(found["ordered"]))
+    except (FileNotFoundError, NotADirectoryError):
+        raise ContainerError(f"there is no container {container.name}") from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise ContainerError(f"container {container.name}: its {SPEC} is broken") from error
+
+
+def used_layers(root: Path, names: Sequence[str]) -> set[Path]:
+    """The layers that these containers stand on."""
+    found: set[Path] = set()
+    for name in names:
+        try:
+            found.update(read(container_of(root, name)).layers)
+        except ContainerError:
+            continue
+    return found

@@ -1,0 +1,29 @@
+"""What a host must have for the LXC runtime."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+from containers.lxc import cgroups
+from containers.sandbox import SYSTEM_PATH
+
+TOOLS = {
+    "lxc-execute": "lxc", "lxc-attach": "lxc", "mmdebstrap": "mmdebstrap", "nft": "nftables",
+    "ip": "iproute2", "nsenter": "util-linux", "mkfs.ext4": "e2fsprogs",
+}  # fmt: skip
+CONTROLLERS = ("memory", "pids", "cpu", "freezer")
+
+
+def missing() -> list[str]:
+    """What this host lacks, each in words for a person; nothing if the runtime can be had."""
+    if os.geteuid() != 0:
+        return ["a ship that runs as root"]
+    lacking = {TOOLS[tool] for tool in TOOLS if shutil.which(tool, path=SYSTEM_PATH) is None}
+    found = [f"the package {package}" for package in sorted(lacking)]
+    here = cgroups.of_this_host("").controllers
+    found += [f"the cgroup controller {name}" for name in CONTROLLERS if name not in here]
+    if "\toverlay\n" not in Path("/proc/filesystems").read_text():
+        found.append("the file system overlay (modprobe overlay)")
+    return found

@@ -1,0 +1,449 @@
+"""The LXC runtime: unprivileged containers with a network and limits of their own."""
+
+from __future__ import annotations
+
+import re
+import secrets
+import signal
+from collections.abc import Mapping, Sequence
+from ipaddress import IPv4Address, IPv4Network
+from pathlib import Path
+from typing import Any
+
+from twisted.internet.defer import Deferred, DeferredLock
+
+from containers import files, marks, proc, record, spawn, stopping
+from containers.boxing import DEFAULT_USER
+from containers.interface import (
+    WISH,
+    Address,
+    Container,
+    ContainerError,
+    Exit,
+    Limits,
+    Mount,
+    Output,
+    Say,
+    Wish,
+    unsaid,
+)
+from containers.lxc import cgroups, made, network
+from containers.lxc.bases import Bases, parse
+from containers.lxc.config import ROOT, Cage, Files, Stack
+from containers.lxc.ground import Ground
+from containers.lxc.idmap import INSIDE
+from containers.lxc.launching import attach, ended, execute, launch
+from containers.lxc.made import Made
+from containers.proc import open_processes
+from containers.record import Record
+from containers.service import Service
+from containers.watching import all_ended, in_thread, shielded, within
+
+HOOK = Path(__file__).parent / "started.sh"
+PORT = 3000  # of a service that is told no other
+MONITORS_END = 5.0  # seconds for LXC to take away what it made
+RUN = "+run"  # what follows the name of a container in which a build runs; no name has a +
+
+
+class LxcRuntime:
+    """Containers are directories `root/NAME`; see `interface.Runtime` for what each method does.
+
+    A container is an overlay of what its service writes, what was built, and its base. Its users
+    are nobody's on the host (`idmap`), it has no capability, a filter of system calls, limits that
+    are checked before it runs, and an address of its own, see `network`. `home` is for what all
+    containers share, bases foremost; `env` is what downloads of bases need; `front` is where the
+    ship's front door is; `main` names the base of who wishes for none. Only for root. Raises
+    `ContainerError` for what this host lacks.
+    """
+
+    name = "lxc"
+    sandboxed, reason = True, ""
+
+    def __init__(
+        self,
+        reactor: Any,
+        root: Path,
+        *,
+        home: Path,
+        script: Path,
+        env: Mapping[str, str],
+        front: tuple[IPv4Address, int],
+        wanted: IPv4Network | None = None,
+        tests_reach_ship: bool = False,
+        main: str = "",
+    ) -> None:
+        root.mkdir(parents=True, exist_ok=True)
+        root.chmod(0o711)
+        self.root = root.resolve()
+        self.ground = Ground(home.resolve())
+        self.ground.prepare()
+        tag = network.tag_of(self.root)
+        self.plan = network.plan(
+            tag,
+            self.ground.network(wanted, tag),
+            front=front,
+            tests_reach_ship=tests_reach_ship,
+            ipv6=network.has_ipv6(),
+            mtu=network.uplink_mtu(),
+        )
+        self.cgroups = cgroups.of_this_host(tag)
+        self.bases = Bases(
+            reactor, self.ground.bases, script=script, provision=self._provision, env=env
+        )
+        self._reactor = reactor
+        self._main = main
+        self._token = secrets.token_hex(8)
+        self._runs = 0
+        self._net = network.Net(reactor, self.plan)
+        self._pool = network.Pool(self.plan)
+        self._services: dict[str, Service] = {}
+        self._exits: dict[str, Exit] = {}
+        self._running: dict[str, DeferredLock] = {}
+        for name in files.names(self.root):
+            known = record.read(self.root / name)
+            if known is not None:
+                self._pool.claim(name, IPv4Address(known.address.host))
+
+    async def containerize(self, name: str, wish: Wish = WISH, say: Say = unsaid) -> Container:
+        container = made.container_of(self.root, name)
+        if container.directory.is_dir():
+            return container
+        layers = await self.bases.layers(parse(wish.base or self._main, wish.scripts), say)
+        try:
+            made.make(container, Made((self.ground.layer, *layers), wish.ordered))
+        except OSError as error:
+            raise ContainerError(f"cannot make container {name}: {error.strerror}") from error
+        return container
+
+    def find(self, name: str) -> Container | None:
+        container = made.container_of(self.root, name)
+        return container if container.directory.is_dir() else None
+
+    def names(self) -> set[str]:
+        return files.names(self.root)
+
+    def seen_at(self, container: Container, mount: Mount) -> str:
+        return mount.at
+
+    def app_at(self, container: Container) -> str:
+        return "/app"
+
+    def own(self, container: Container, also: Sequence[Path] = ()) -> None:
+        """As the interface says; takes as long as there are files, so call it in a thread."""
+        files.own(container, also, DEFAULT_USER)
+
+    async def run(
+        self,
+        container: Container,
+        argv: Sequence[str],
+        *,
+        env: Mapping[str, str],
+        output: Output,
+        limits: Limits,
+        mounts: Sequence[Mount] = (),
+        root: bool = False,
+    ) -> Exit:
+        """As the interface says: beside the service if that runs, with its limits, else alone."""
+        _check(container, argv)
+        if self.cgroups.init(container.name) is not None:
+            return await attach(
+                self._reactor, self.root, container, argv, env, output, limits, self._mark(),
+                as_root=root,
+            )  # fmt: skip
+        of = made.read(container)
+        directory = container.directory
+        built = made.upper(directory / made.BUILD)
+        stack = Stack(of.layers, built, container.app, directory / "tmp")
+        running = self._running.setdefault(container.name, DeferredLock())
+        await running.acquire()
+        try:
+            return await self._execute(
+                container.name, directory, stack, argv, env=env, output=output, limits=limits,
+                mounts=mounts, root=root, ordered=of.ordered,
+            )  # fmt: skip
+        finally:
+            running.release()
+
+    async def start(
+        self,
+        container: Container,
+        argv: Sequence[str],
+        *,
+        env: Mapping[str, str],
+        log: Path,
+        limits: Limits,
+        mounts: Sequence[Mount] = (),
+        address: Address | None = None,
+    ) -> Address:
+        """As the interface says. Another address is given if that of `address` is taken.
+
+        `env` may name the PORT. What is left of an earlier service of the container is killed.
+        """
+        name = container.name
+        _check(container, argv)
+        if name in self._services:
+            raise ContainerError(f"{name} is already running")
+        of = made.read(container)
+        await self._net.up()
+        await self._kill(name)
+        port = _port(env.get("PORT", ""))
+        wanted = IPv4Address(address.host) if address else None
+        given = self._pool.reserve(name, self.plan.zone(ordered=of.ordered), wanted)
+        directory = container.directory
+        built, released = (made.upper(directory / part) for part in (made.BUILD, made.RELEASE))
+        stack = Stack((built, *of.layers), released)
+        known = Record(Address(str(given), port), self._mark())
+        try:
+            cage = self._cage(
+                name, Files(directory / made.SERVICE), stack, limits, mounts, given, port=port
+            )
+            record.write(directory, known)
+            child = await launch(
+                self._reactor, self.root, directory, cage, argv, {**env, "PORT": str(port)}, log,
+                known.mark,
+            )  # fmt: skip
+        except BaseException as error:
+            await shielded(self._kill(name))
+            record.forget(container.directory)
+            self._pool.release(name)
+            if isinstance(error, OSError):
+                raise ContainerError(f"cannot start {name}: {error}") from error
+            raise
+        self._serve(container, known, child)
+        return known.address
+
+    def adopt(self, container: Container) -> Address | None:
+        known = record.read(container.directory)
+        if known is None or container.name in self._services:
+            return known.address if known else None
+        if self.cgroups.init(container.name) is None:
+            return None
+        self._pool.claim(container.name, IPv4Address(known.address.host))
+        self._serve(container, known, None)
+        return known.address
+
+    async def exited(self, container: Container) -> Exit:
+        service = self._services.get(container.name)
+        if service is not None:
+            return await service.ended()
+        return self._exits.get(container.name) or Exit()
+
+    def listening(self, container: Container) -> list[int]:
+        init = self.cgroups.init(container.name)
+        return proc.listening(init.pid) if init else []
+
+    async def stop(self, container: Container, *, grace: float) -> None:
+        name = container.name
+        service = self._services.get(name)
+        known = service.known if service else record.read(container.directory)
+        if known is None:
+            return
+        try:
+            if service is not None and grace > 0:
+                service.stopping = True
+                await self._ask(name, grace)
+        finally:
+            await shielded(self._put_away(container, known.mark, service))
+
+    async def destroy(self, container: Container) -> None:
+        await shielded(self._destroy(container))
+
+    async def sweep(self, keep: set[str]) -> None:
+        await self._net.up()
+        known = {name: record.read(self.root / name) for name in keep}
+        services = {(self.root / name, one.mark) for name, one in known.items() if one}
+        ours = {f"{name}{RUN}" for name, lock in self._running.items() if lock.locked}
+        for name in self.cgroups.names() - keep - ours:
+            await self._kill(name)
+
+        def unwanted(mark: marks.Marked) -> bool:
+            ours = mark.directory.parent == self.root and not mark.run.startswith(self._token)
+            return ours and (mark.directory, mark.run) not in services
+
+        await stopping.kill_all(self._reactor, lambda: marks.members(unwanted))
+        for name in self.names() - keep:
+            await self.destroy(made.container_of(self.root, name))
+        for name in keep & self.names():
+            await in_thread(self._reactor, files.remove_halves, self.root, name)
+
+    async def leave(self) -> None:
+        await self._net.down()
+        self.cgroups.leave()
+
+    async def _execute(
+        self,
+        name: str,
+        directory: Path,
+        stack: Stack,
+        argv: Sequence[str],
+        *,
+        env: Mapping[str, str],
+        output: Output,
+        limits: Limits,
+        mounts: Sequence[Mount] = (),
+        root: bool,
+        ordered: bool,
+    ) -> Exit:
+        """Run a command in a container that is there for it alone, below services in weight."""
+        await self._net.up()
+        running = f"{name}{RUN}"
+        address = self._pool.reserve(running, self.plan.zone(ordered=ordered))
+        place = Files(directory / made.COMMAND)
+        try:
+            cage = self._cage(running, place, stack, limits, mounts, address, root=root)
+            mark = self._mark()
+            return await execute(self._reactor, self.root, directory, cage, argv, env, output, mark)
+        finally:
+            await shielded(self._kill(running))
+            self._pool.release(running)
+
+    async def _provision(
+        self, layers: Sequence[Path], upper: Path, script: bytes, say: Say
+    ) -> Exit:
+        """Run the script of a base as root; what it changes is in `upper`."""
+        raise NotImplementedError
+
+    def _cage(
+        self,
+        name: str,
+        place: Files,
+        stack: Stack,
+        limits: Limits,
+        mounts: Sequence[Mount],
+        address: IPv4Address,
+        *,
+        root: bool = False,
+        port: int | None = None,
+    ) -> Cage:
+        """All that a container is begun with; without a `port` it is for a command."""
+        for mount in mounts:
+            if mount.writable:
+                files.own_top(mount.source, DEFAULT_USER)
+        weight = cgroups.SERVICE_WEIGHT if port else cgroups.BUILD_WEIGHT
+        return Cage(
+            name=name,
+            stack=stack,
+            files=place,
+            user=ROOT if root else INSIDE,
+            settings=tuple(self.cgroups.settings(name, limits, weight=weight)),
+            limits=limits,
+            below=self.plan.tag,
+            plan=self.plan,
+            address=address,
+            port=port,
+            mounts=tuple(mounts),
+            resolv=self.ground.resolv,
+            seccomp=self.ground.seccomp(root=root),
+            hook=HOOK,
+            oom=self.cgroups.oom_file(name),
+        )
+
+    def _serve(self, container: Container, known: Record, child: spawn.Child | None) -> None:
+        name = container.name
+
+        def over(exit: Exit) -> None:
+            self._services.pop(name, None)
+            self._exits[name] = exit
+
+        self._exits.pop(name, None)
+        self._services[name] = Service(
+            known,
+            gone=self._gone(name, child),
+            close=lambda: self._close(container, child),
+            over=over,
+        )
+
+    async def _gone(self, name: str, child: spawn.Child | None) -> None:
+        """Wait for the end of a container: of its monitor, or of its init if that is killed."""
+        if child is not None:
+            await child.ended()
+        while (init := self.cgroups.init(name)) is not None:
+            await all_ended(self._reactor, open_processes([init]))
+
+    async def _close(self, container: Container, child: spawn.Child | None) -> Exit:
+        """Put away what is left of a container that has ended."""
+        await self._kill(container.name)
+        if child is None:
+            return Exit()
+        await child.close()
+        place = Files(container.directory / made.SERVICE)
+        return ended(place, record.sandboxed_exit(child.exit))
+
+    async def _ask(self, name: str, grace: float) -> None:
+        """TERM to all of a service, and wait until all of it has ended, at most `grace` seconds."""
+        found = await in_thread(self._reactor, self.cgroups.members, name)
+        shell, init = (
+            [one.process for one in found if one.inside == which]
+            for which in (cgroups.SHELL, cgroups.INIT)
+        )
+        stopping.tell(shell, signal.SIGUSR1)
+        asked = [one.process for one in found if one.inside > cgroups.SHELL]
+        await stopping.term(self._reactor, asked, init, grace)
+
+    async def _put_away(self, container: Container, run: str, service: Service | None) -> None:
+        """End what is left of a service and forget that it was started."""
+        await self._kill(container.name)
+        await self._finish(container, service)
+        known = record.read(container.directory)
+        if known is None or known.mark == run:  # else it was started again meanwhile
+            record.forget(container.directory)
+            self._pool.release(container.name)
+
+    async def _kill(self, name: str) -> None:
+        """End a container at once, and remove what its monitor left, if that was killed.
+
+        The kernel ends all that is in the namespace of an init that is killed; then its monitor
+        takes away what LXC made, and ends.
+        """
+        young = False
+        while members := await in_thread(self._reactor, self.cgroups.members, name):
+            young = not any(one.inside == cgroups.SHELL for one in members)
+            ending = [one.process for one in members]
+            inits = [one.process for one in members if one.inside == cgroups.INIT]
+            await stopping.kill(self._reactor, inits or ending, ending)
+        if young:  # its monitor would wait for ever for what init was about to tell it
+            stopping.tell(self.cgroups.monitors(name), signal.SIGKILL)
+        monitors = open_processes(self.cgroups.monitors(name))
+        over = Deferred.fromCoroutine(all_ended(self._reactor, monitors))
+        if not await within(self._reactor, over, MONITORS_END):
+            stopping.tell(self.cgroups.monitors(name), signal.SIGKILL)
+        self.cgroups.remove(name)
+
+    async def _destroy(self, container: Container) -> None:
+        name, directory = container.name, container.directory
+        service = self._services.get(name)
+        for running in (name, f"{name}{RUN}"):
+            await self._kill(running)
+        await stopping.kill_all(self._reactor, lambda: marks.members_of_container(directory))
+        await self._finish(container, service)
+        self._exits.pop(name, None)
+        self._running.pop(name, None)
+        self._pool.release(name)
+        try:
+            await in_thread(self._reactor, files.remove_container, container)
+        except OSError as error:
+            raise ContainerError(f"cannot remove {name}: {error}") from error
+
+    async def _finish(self, container: Container, service: Service | None) -> None:
+        if service is not None and self._services.get(container.name) is service:
+            await service.finish()
+
+    def _mark(self) -> str:
+        self._runs += 1
+        return f"{self._token}-{self._runs}"
+
+
+def _check(container: Container, argv: Sequence[str]) -> None:
+    if not argv:
+        raise ContainerError(f"container {container.name}: there is no command to run")
+    if not container.app.is_dir():
+        raise ContainerError(f"there is no container {container.name}")
+
+
+def _port(text: str) -> int:
+    """The port that a service is told, by its environment's PORT. Raises `ContainerError`."""
+    if not text:
+        return PORT
+    if not re.fullmatch(r"[0-9]{1,5}", text) or not 1 <= int(text) <= 65535:
+        raise ContainerError(f"PORT: {ascii(text)[:20]} is not a port, 1 to 65535")
+    return int(text)

@@ -1,0 +1,20 @@
+#!/bin/sh
+# started DIRECTORY: LXC's start-host hook. The container is made, and nothing of it runs yet.
+#
+# Cuts it off from its neighbours, leads its port 80 to its service, and looks whether every limit
+# is in force. The word "up", or why it cannot run, goes to the pipe in DIRECTORY.
+PATH=/usr/sbin:/usr/bin:/sbin:/bin
+cd "$1" || exit
+{
+  say() { echo "$1"; exit 1; }
+  if [ -s veth ]; then
+    echo 1 >"/sys/class/net/$(cat veth)/brport/isolated" || say 'its network is not cut off'
+  fi
+  if [ -s inside.nft ]; then
+    nsenter --net="/proc/$LXC_PID/ns/net" nft -f inside.nft || say 'its port 80 is not led on'
+  fi
+  while read -r file value; do
+    [ "$(cat "$file")" = "$value" ] || say "the limit $value is not in force: ${file##*/} $(cat "$file")"
+  done <limits
+  echo up
+} >up 2>&1

@@ -1,0 +1,32 @@
+"""The script that a container's first shell reads: the environment, the command, and its end."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Iterable, Mapping
+
+APP = "/app"
+
+
+def script(env: Mapping[str, str], *, without: Iterable[str] = ()) -> bytes:
+    """What `sh -s` reads from its stdin, so that nothing secret is ever in an argv.
+
+    When the command ends, what it left behind is killed. Unless USR1 came before: then the service
+    is being stopped, and the rest of it has its grace; LXC's init waits for it.
+    """
+    lines = [f"cd {APP} || exit"]
+    lines += [f"unset {name}" for name in ("PWD", "OLDPWD", "SHLVL", "container", *without)]
+    lines += [f"export {name}={shlex.quote(value)}" for name, value in env.items()]
+    lines += [
+        "unset __left",
+        "trap '__left=1' USR1",
+        "trap : TERM INT HUP",
+        '"$@" </dev/null',
+        "__status=$?",
+        # As often as there is somebody to kill: the rest of the container, but for init.
+        '[ -n "$__left" ] || while kill -s KILL -- -1 2>/dev/null; do :; done',
+        'exit "$__status"',
+    ]
+    # In braces, so that the shell has read all of it before it runs any of it.
+    return os.fsencode("{\n" + "\n".join(lines) + "\n}\n")
