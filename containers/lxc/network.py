@@ -246,17 +246,21 @@ dnat ip to {front}:{port}
 
 
 def inside(port: int) -> str:
-    """The rules in a container's own network: its port 80 leads to its service."""
-    if port == 80:
-        return ""
-    return (
-        "table inet starphleet {\n"
-        "  chain prerouting { type nat hook prerouting priority -100;"
-        f" tcp dport 80 redirect to :{port}; }}\n"
-        "  chain output { type nat hook output priority -100;"
-        f' oifname "lo" tcp dport 80 redirect to :{port}; }}\n'
-        "}\n"
-    )
+    """The rules in a container's own network: its port 80 leads to its service too, and both lead
+    to the loopback, so that it does not matter whether the service listens there alone.
+    """
+    ports = f"{{ 80, {port} }}" if port != 80 else "80"
+    return f"""table inet starphleet {{
+  chain prerouting {{
+    type nat hook prerouting priority -100;
+    iifname "eth0" tcp dport {ports} dnat ip to 127.0.0.1:{port}
+  }}
+  chain output {{
+    type nat hook output priority -100;
+    oifname "lo" tcp dport 80 redirect to :{port}
+  }}
+}}
+"""
 
 
 @define(eq=False)

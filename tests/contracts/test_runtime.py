@@ -52,7 +52,7 @@ class Answer(http.server.BaseHTTPRequestHandler):
 def bye(*_):
     print("bye", flush=True); os._exit(3)
 signal.signal(signal.SIGTERM, bye)
-server = http.server.HTTPServer(("0.0.0.0", int(os.environ["PORT"])), Answer)
+server = http.server.HTTPServer(("127.0.0.1", int(os.environ["PORT"])), Answer)
 print("ready", flush=True)
 server.serve_forever()
 """
