@@ -67,14 +67,15 @@ class Wish:
 
     `base` is an operator's STARPHLEET_BASE: "" for the runtime's own, else a name, of which
     `scripts` may have the script that makes it, or a URL. `ordered` tells containers of standing
-    orders from those of pushes, which may be kept apart. `limits` are those that were asked for by
-    name: the host must have room for them, or the wish is refused.
+    orders from those of pushes, which may be kept apart. `cpus` and `disk` (bytes) are limits that
+    not every runtime can keep: one that cannot refuses the wish.
     """
 
     base: str = ""
     scripts: Mapping[str, bytes] = field(factory=dict)
     ordered: bool = False
-    limits: Limits = Limits()
+    cpus: float | None = None
+    disk: int | None = None
 
 
 @frozen
@@ -202,6 +203,10 @@ class Runtime(Protocol):
         Of those in `keep` the service lives on; what else an earlier ship process was running in
         them is killed.
         """
+        ...
+
+    async def expose(self, ports: Mapping[int, Address]) -> None:
+        """Lead exactly these TCP and UDP ports of the host's addresses to those of containers."""
         ...
 
     async def leave(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+MOST_AT_ONCE = 1 << 20  # bytes that are read of a log that grows
 LOOKED_AT = 64 << 10  # bytes from the end in which lines are looked for
 
 
@@ -19,6 +20,21 @@ def tail(path: Path, lines: int = 20) -> list[str]:
         return []
     found = end.decode("utf-8", "replace").splitlines()
     return found[-lines:] if lines > 0 else []
+
+
+def since(path: Path, at: int) -> tuple[list[str], int]:
+    """The whole lines written after byte `at`, and where they end. A log that was cut short is
+    read from its start. No file: no lines. Blocks: call it in a thread.
+    """
+    try:
+        with path.open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(at if size >= at else 0)
+            begin, data = file.tell(), file.read(MOST_AT_ONCE)
+    except FileNotFoundError:
+        return [], 0
+    whole = data[: data.rfind(b"\n") + 1] or (data if len(data) == MOST_AT_ONCE else b"")
+    return whole.decode("utf-8", "replace").splitlines(), begin + len(whole)
 
 
 def trim(path: Path, most: int) -> None:

@@ -90,7 +90,7 @@ class ProcessRuntime:
 
     async def containerize(self, name: str, wish: Wish = WISH, say: Say = unsaid) -> Container:
         """As the interface says; refuses wishes for a base, or for limits that need cgroups."""
-        limits = {"STARPHLEET_CPUS": wish.limits.cpus, "STARPHLEET_DISK": wish.limits.disk}
+        limits = {"STARPHLEET_CPUS": wish.cpus, "STARPHLEET_DISK": wish.disk}
         for asked in (setting for setting, limit in limits.items() if limit is not None):
             raise ContainerError(
                 f"{asked}: the process runtime cannot limit that; a ship with "
@@ -236,6 +236,9 @@ class ProcessRuntime:
             await self.destroy(files.container_of(self.root, name))
         for name in keep & self.names():
             await in_thread(self._reactor, files.remove_halves, self.root, name)
+
+    async def expose(self, ports: Mapping[int, Address]) -> None:
+        """Services are on the host's network: they listen on their ports themselves."""
 
     async def leave(self) -> None:
         """There is nothing that containers share."""

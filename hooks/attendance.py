@@ -12,10 +12,13 @@ from typing import Any
 
 from attrs import define, evolve, field
 from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
 from buildpacks.launch import launch_argv
 from containers.interface import Address, ContainerError, Exit, Runtime
+from containers.log import since
+from containers.watching import in_thread
 from hooks.building import job_script, mounts, start_mount
 from hooks.check import ask
 from hooks.cron import Cron, Local
@@ -30,6 +33,7 @@ from hooks.watchdog import watch_over
 LOCAL = Local()
 LONGEST_RUN = 86400.0  # seconds
 MOST_OUTPUT = 4 << 20  # bytes of one run
+REPEATED = 1.0  # seconds between two looks into a log that is repeated
 PATIENCE = 30.0  # seconds for one answer to the watchdog
 
 Now = Callable[[str], Awaitable[Serving | None]]
@@ -68,7 +72,8 @@ class Attendance:
         """
         if not serving.jobs:  # those of a later version miss nothing by that
             self.layout.looked(serving.service).unlink(missing_ok=True)
-        if serving.container in self._attended or not (serving.jobs or serving.watch):
+        wanted = serving.jobs or serving.watch or serving.to_stderr
+        if serving.container in self._attended or not wanted:
             return
         for one in self._attended.values():
             if one.service == serving.service:
@@ -79,6 +84,8 @@ class Attendance:
             one.going.append(self._going(one.cron.go(self._looked_at(serving))))
         if serving.watch is not None:
             one.going.append(self._going(self._watch(serving)))
+        if serving.to_stderr:
+            one.going.append(self._going(self._repeat(serving)))
 
     def begun(self, container: str) -> None:
         """The service in `container` was started again; it has a while for its first answer."""
@@ -147,6 +154,16 @@ class Attendance:
         lines.end()
         if not exit.ok:
             _append(log, f"[{job.name}] {_how(exit)} after {time.monotonic() - began:.1f} s")
+
+    async def _repeat(self, serving: Serving) -> None:
+        """Say what the service logs in the ship's own log too, from now on."""
+        log = self.layout.service_log(serving.container)
+        at = log.stat().st_size if log.exists() else 0
+        while True:
+            await deferLater(self.reactor, REPEATED)
+            lines, at = await in_thread(self.reactor, since, log, at)
+            for line in lines:
+                self._log.info("{service}: {line}", service=serving.service, line=clean(line))
 
     async def _watch(self, serving: Serving) -> None:
         assert serving.watch is not None

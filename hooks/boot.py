@@ -32,6 +32,7 @@ async def boot(ship: Ship) -> None:
         _log.error("{name} has no route: {error}", name=name, error=error)
     await gatherResults([Deferred.fromCoroutine(_resume(ship, one)) for one in serving.values()])
     await ship.runtime.sweep({one.container for one in serving.values()})
+    await ship.services.open_ports({})
     _tidy(ship, serving)
 
 

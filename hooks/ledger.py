@@ -70,6 +70,7 @@ class Serving:
 
     `place` is `None` for a pushed service. `standing` is the identity of the orders it follows.
     An orphan's orders are gone: it runs on without a route. What is stopped waits to be started.
+    `exposed` are ports of the host that lead to it; with `to_stderr` the ship's log repeats its.
     """
 
     release: Release
@@ -86,6 +87,8 @@ class Serving:
     watch: Watch | None = None
     orphaned: bool = False
     stopped: bool = False
+    exposed: tuple[int, ...] = ()
+    to_stderr: bool = False
 
     @property
     def service(self) -> str:
@@ -250,5 +253,6 @@ def _serving(record: dict[str, Any]) -> Serving:
         place=Place(place["path"], tuple(place["hosts"])) if place else None,
         jobs=tuple(Job(**job) for job in record.pop("jobs", ())),
         watch=Watch(**watch) if watch else None,
+        exposed=tuple(record.pop("exposed", ())),
         **record,
     )

@@ -50,6 +50,15 @@ def within(wanted: Limits, most: Limits) -> Limits:
     )
 
 
+def require_memory(wanted: int | None, available: int) -> None:
+    """`Refused` when a service asks for more memory (bytes) than the host has free."""
+    if wanted is not None and wanted > available:
+        raise Refused(
+            f"{MEMORY}: {wanted // MB} MB do not fit, the host has {available // MB} MB free; "
+            "what serves goes on serving"
+        )
+
+
 def read_size(text: str, where: str) -> int:
     """Bytes, of a size such as 512M or 2G. Raises `Refused`, which begins with `where`."""
     match = _SIZE.fullmatch(text)

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from attrs import field, frozen
 
 from buildpacks.procfile import parse_procfile
-from containers.interface import Limits, Wish
+from containers.interface import Limits
 from hooks.environment import effective, read_env_file
 from hooks.errors import Refused
 from hooks.limits import asked, within
@@ -52,12 +52,6 @@ class Orders:
     @property
     def service(self) -> str:
         return self.release.service
-
-    @property
-    def wish(self) -> Wish:
-        """What its container is to be made of."""
-        base = self.environment.get(BASE, "")
-        return Wish(base, self.bases, self.standing is not None, self.limits)
 
     @property
     def place(self) -> Place | None:

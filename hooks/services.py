@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager, suppress
 from typing import Any
 
@@ -64,6 +64,19 @@ class Services:
             await self.proxy.publish(leading, backend(serving))
         else:
             await self.proxy.withdraw(serving.service)
+        await self.open_ports({serving.service: serving})
+
+    async def open_ports(self, instead: Mapping[str, Serving | None]) -> None:
+        """Lead the ports that orders expose to what serves: by the ledger, or `instead`."""
+        now = {**(await self.ledger.serving()), **instead}
+        await self.runtime.expose(
+            {
+                port: Address(one.host, port)
+                for one in now.values()
+                if one is not None and not one.orphaned
+                for port in one.exposed
+            }
+        )
 
     def watch_over(self, serving: Serving, container: Container) -> None:
         """Start the service again whenever it ends, until it is retired. Its jobs begin."""
@@ -136,6 +149,7 @@ class Services:
                 if (await self.ledger.serving()).get(serving.service) == serving:
                     await self.forget(serving)
                     await self.proxy.withdraw(serving.service)
+                    await self.open_ports({})
                     self.retire(serving)
 
     async def orphan(self, service: str, unwanted: Callable[[], bool]) -> None:

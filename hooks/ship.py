@@ -8,12 +8,13 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import psutil
 from attrs import define, evolve
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from buildpacks.procfile import web_command
-from containers.interface import Address, Container, Exit, Runtime
+from containers.interface import Address, Container, Exit, Runtime, Wish
 from containers.log import tail
 from containers.watching import in_thread
 from hooks.building import Workshop
@@ -21,7 +22,8 @@ from hooks.check import Answered, check
 from hooks.errors import DeployFailed, Refused
 from hooks.layout import Layout
 from hooks.ledger import Entry, Launch, Ledger, Serving
-from hooks.orders import Orders
+from hooks.limits import over, require_memory
+from hooks.orders import BASE, Orders
 from hooks.push import Push
 from hooks.queue import Queue
 from hooks.repository import Git, Repository
@@ -111,16 +113,30 @@ class Ship:
         What an earlier try left under its name goes first.
         """
         name = str(orders.release)
+        self._require_open(orders)
         await self.services.gone(name)
         if name in self.runtime.names():
             await self.runtime.destroy(Container(name, self.layout.containers / name))
-        self.layout.require_room(self.settings.free_disk)
-        container = await self.runtime.containerize(name, orders.wish, say.header)
+        self.layout.require_room(self.settings.free_disk + (orders.limits.disk or 0))
+        require_memory(orders.limits.memory, psutil.virtual_memory().available)
+        container = await self.runtime.containerize(name, self._wish(orders), say.header)
         if orders.standing is not None:
             beside = self.layout.beside(name)
             await in_thread(self.reactor, lay_beside, beside, orders.standing.files)
             await in_thread(self.reactor, self.runtime.own, container, [beside])
         return container
+
+    def _wish(self, orders: Orders) -> Wish:
+        limits = over(self.settings.service_limits, orders.limits)
+        base, ordered = orders.environment.get(BASE, ""), orders.standing is not None
+        return Wish(base, orders.bases, ordered, limits.cpus, limits.disk)
+
+    def _require_open(self, orders: Orders) -> None:
+        """`Refused` for a port that the ship itself has on its host."""
+        own = {self.settings.http_port, self.settings.ssh_port}
+        for port in orders.standing.front.exposed if orders.standing else ():
+            if port in own:
+                raise Refused(f"{orders.service}: expose {port}: port {port} is the ship's own")
 
     async def make_way(self, orders: Orders, before: Serving | None) -> None:
         """Stop what serves before the new version is built, if the orders want it so."""
@@ -178,6 +194,7 @@ class Ship:
                 await self.services.publish(before)
             else:
                 await self.proxy.withdraw(service)
+                await self.services.open_ports({service: None})
         except Exception:
             self.log.failure("the route of {service} was not put back", service=service)
 
@@ -204,6 +221,8 @@ class Ship:
             standing=standing.identity if standing else "",
             jobs=standing.jobs if standing else (),
             watch=orders.watch,
+            exposed=standing.front.exposed if standing else (),
+            to_stderr=standing.front.log_to_stderr if standing else False,
         )
 
     def renewed(self, serving: Serving, orders: Orders) -> Serving:

@@ -79,6 +79,7 @@ def _parser() -> argparse.ArgumentParser:
     command("ship", _ship, "run the ship in the foreground; Ctrl-C stops it and what it serves")
     command("up", _up, "start the ship in the background; does nothing when it runs")
     command("down", _down, "stop the ship and what it serves; `up` brings all of it back")
+    command("reload", _reload, "start the ship's own process anew; what it serves goes on")
     status = command("status", _status, "what the ship serves, builds and makes wait")
     status.add_argument("--json", action="store_true", help="for programs")
     status.add_argument("--trouble", action="store_true", help="only what is not as it should be")
@@ -127,6 +128,12 @@ def _up(arguments: argparse.Namespace, config: Config) -> int:
 
 def _down(arguments: argparse.Namespace, config: Config) -> int:
     print("the ship is down" if local.down(config) else "no ship runs here")
+    return 0
+
+
+def _reload(arguments: argparse.Namespace, config: Config) -> int:
+    local.reload(config)
+    print("\n".join(local.welcome(config)))
     return 0
 
 

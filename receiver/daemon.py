@@ -68,8 +68,9 @@ def only_ship(layout: Layout) -> Iterator[None]:
         yield
 
 
-async def serve(reactor: Any, config: Config, stop: Deferred[None]) -> None:
-    """Run a ship until `stop` fires; then everything it started is stopped too."""
+async def serve(reactor: Any, config: Config, stop: Deferred[bool]) -> None:
+    """Run a ship until `stop` fires; then everything it started is stopped too, unless `stop`
+    says that it is to go on."""
     config.layout.prepare()
     with only_ship(config.layout):
         ship = _ship(reactor, config)
@@ -79,7 +80,7 @@ async def serve(reactor: Any, config: Config, stop: Deferred[None]) -> None:
             ship.ledger.close()
 
 
-async def _sail(reactor: Any, config: Config, ship: Ship, stop: Deferred[None]) -> None:
+async def _sail(reactor: Any, config: Config, ship: Ship, stop: Deferred[bool]) -> None:
     deploys = Deploys(ship)
     parts = put_together(
         ship,
@@ -107,10 +108,11 @@ async def _sail(reactor: Any, config: Config, ship: Ship, stop: Deferred[None]) 
     asked = reactor.listenUNIX(str(config.layout.socket), relay, mode=0o600)
     listening = _open_doors(reactor, config, ship, git_hooks)
     _log.info("the ship is up: {address}", address=git_address(config.settings))
+    going_on = False
     try:
-        await stop
+        going_on = await stop
     finally:
-        _log.info("the ship stops")
+        _log.info("the ship stops{how}", how="; what it serves goes on" if going_on else "")
         await listening.stopListening()
         await asked.stopListening()
         await hooked.stopListening()
@@ -120,8 +122,9 @@ async def _sail(reactor: Any, config: Config, ship: Ship, stop: Deferred[None]) 
         parts.aboard.stop()
         await parts.asking.close()
         await deploys.stop()
-        await ship.services.stand_down()
-        await ship.proxy.stop()
+        if not going_on:
+            await ship.services.stand_down()
+            await ship.proxy.stop()
 
 
 def _open_doors(reactor: Any, config: Config, ship: Ship, git_hooks: Path) -> Any:

@@ -39,12 +39,15 @@ DOWN_SECONDS = 60.0
 
 
 def foreground(config: Config) -> int:
-    """Run the ship until SIGINT or SIGTERM; the exit status."""
+    """Run the ship until SIGINT, SIGTERM or SIGHUP; the exit status.
+
+    After SIGHUP alone its services go on, for the next ship to take over.
+    """
     from twisted.internet import reactor as installed  # where it is needed, for it stays
 
     reactor: Any = installed
     globalLogBeginner.beginLoggingTo([_log_observer()], redirectStandardIO=False)
-    stop: Deferred[None] = Deferred()
+    stop: Deferred[bool] = Deferred()
     outcome: list[str] = []
 
     def ended(result: Any) -> None:
@@ -54,13 +57,13 @@ def foreground(config: Config) -> int:
             reactor.stop()
 
     def begin() -> None:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, lambda *_: reactor.callFromThread(stop_once))
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, lambda told, _: reactor.callFromThread(stop_once, told))
         Deferred.fromCoroutine(serve(reactor, config, stop)).addBoth(ended)
 
-    def stop_once() -> None:
+    def stop_once(told: int) -> None:
         if not stop.called:
-            stop.callback(None)
+            stop.callback(told == signal.SIGHUP)
 
     reactor.callWhenRunning(begin)
     reactor.run(installSignalHandlers=True)
@@ -112,11 +115,22 @@ def up(config: Config) -> None:
 
 
 def down(config: Config) -> bool:
-    """Stop the ship and wait for its end; False when none runs."""
+    """Stop the ship and all that it serves; False when none runs."""
+    return _end(config, signal.SIGTERM)
+
+
+def reload(config: Config) -> None:
+    """Start the ship's own process anew; what it serves goes on serving."""
+    _end(config, signal.SIGHUP)
+    up(config)
+
+
+def _end(config: Config, told: signal.Signals) -> bool:
+    """Tell the ship to end and wait for it; False when none runs."""
     pid = _pid(config.layout)
     if pid is None:
         return False
-    os.kill(pid, signal.SIGTERM)
+    os.kill(pid, told)
     end = time.monotonic() + DOWN_SECONDS
     while _pid(config.layout) is not None:
         if time.monotonic() > end:

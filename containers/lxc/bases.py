@@ -31,7 +31,7 @@ from containers.lxc.kinds import (
 )
 from containers.lxc.progress import Lines, Progress
 from containers.lxc.sharing import Say, Shared
-from containers.lxc.worker import GENTLY, Worker, settle
+from containers.lxc.worker import BEHIND, Worker, settle
 from containers.spawn import Completed, run
 from containers.watching import in_thread
 
@@ -179,7 +179,7 @@ class Bases:
 
     async def _standard(self, variant: str, new: Path, progress: Progress) -> tuple[Path, int]:
         made = new / store.LAYER
-        argv = [*GENTLY, "/bin/sh", str(self._script), variant, str(made)]
+        argv = [*BEHIND, "/bin/sh", str(self._script), variant, str(made)]
         lines = Lines(progress.stage)
         done = await run(
             self._reactor,

@@ -6,10 +6,11 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
-from urllib.parse import SplitResult, urljoin
+from urllib.parse import SplitResult
 
 from containers.interface import ContainerError, Limits
 from containers.lxc.kinds import checked, is_loopback, shown
+from containers.lxc.worker import BEHIND
 from containers.spawn import run
 
 SECONDS = 3600.0
@@ -32,7 +33,7 @@ async def fetch(reactor: Any, url: str, file: Path, *, most: int, env: Mapping[s
         answered = await _asked(reactor, way, file, most, env)
         if not answered:
             return
-        way.append(urljoin(way[-1], answered))
+        way.append(answered)
     raise ContainerError(f"it redirects more than {HOPS} times")
 
 
@@ -56,7 +57,8 @@ async def _ask(
 ) -> tuple[int, str]:
     """The status, and where it redirects to ("" if it does not)."""
     # The URL may hold a login, so it is nowhere in an argv.
-    argv = ["/usr/bin/prlimit", "--core=0", f"--fsize={most}", "--", "curl", "--config", "-"]
+    bounded = [*BEHIND, "/usr/bin/prlimit", "--core=0", f"--fsize={most}", "--"]
+    argv = [*bounded, "curl", "--disable", "--config", "-"]
     done = await run(
         reactor,
         argv,
@@ -86,7 +88,6 @@ def _config(url: SplitResult, file: Path) -> str:
     options = [
         f'url = "{url._replace(fragment="").geturl()}"',
         f'output = "{file}"',
-        f'proto = "={url.scheme}"',
         f"connect-timeout = {CONNECTING}",
         "speed-limit = 1024",
         f"speed-time = {STALLED}",
@@ -94,4 +95,4 @@ def _config(url: SplitResult, file: Path) -> str:
         *("silent", "show-error", "globoff", "max-redirs = 0"),
         *(['noproxy = "*"'] if near else []),
     ]
-    return "\n".join(("disable", *options)) + "\n"
+    return "\n".join(options) + "\n"

@@ -9,6 +9,7 @@ from typing import Any
 
 from containers.interface import ContainerError, Limits
 from containers.lxc.kinds import Image, is_loopback, registry
+from containers.lxc.worker import BEHIND
 from containers.spawn import run
 
 SECONDS = 3600.0
@@ -42,7 +43,7 @@ def _copy(image: Image, layout: Path) -> list[str]:
 
 
 async def _run(reactor: Any, argv: Sequence[str], env: Mapping[str, str]) -> None:
-    done = await run(reactor, argv, env=env, limits=Limits(seconds=SECONDS))
+    done = await run(reactor, [*BEHIND, *argv], env=env, limits=Limits(seconds=SECONDS))
     if not done.exit.ok:
         lines = done.output.decode(errors="replace").strip().splitlines()
         why = done.exit.reason or (lines[-1] if lines else "it was killed")

@@ -2,7 +2,7 @@
 
 NAME/made.json       the layers below, and which network it is in
 NAME/build/          what builds wrote; `build/app` is the app: the layer below the release
-NAME/release/upper/  what the service writes: the topmost layer
+NAME/release/upper/  what the service writes: the topmost layer; bounded, it is in release.img
 NAME/tmp/            /tmp of builds
 NAME/run/, service/  what the ship wrote for LXC
 """
@@ -23,15 +23,18 @@ from containers.lxc.idmap import ROOT_OUTSIDE
 
 SPEC = "made.json"
 BUILD, RELEASE = "build", "release"
+IMAGE = "release.img"  # a file system for the release, where it is bounded
 COMMAND, SERVICE = "run", "service"
 
 
 @frozen
 class Made:
-    """Of what a container is made: its base's layers, topmost first; its network."""
+    """Of what a container is made: its base's layers, topmost first; its network; how many bytes
+    its service may write, if that is bounded."""
 
     layers: tuple[Path, ...]
     ordered: bool
+    disk: int | None = None
 
 
 def upper(layer: Path) -> Path:
@@ -62,7 +65,8 @@ def make(container: Container, made: Made) -> None:
     for part in (upper(new / BUILD) / "app", new / "tmp"):
         part.mkdir(mode=0o700)
         os.chown(part, DEFAULT_USER.uid, DEFAULT_USER.gid)
-    spec = {"layers": [str(layer) for layer in made.layers], "ordered": made.ordered}
+    layers = [str(layer) for layer in made.layers]
+    spec = {"layers": layers, "ordered": made.ordered, "disk": made.disk}
     (new / SPEC).write_text(json.dumps(spec) + "\n")
     # The directory itself stays the ship's: what runs inside cannot forge the ship's records.
     new.chmod(0o711)
@@ -78,11 +82,31 @@ def read(container: Container) -> Made:
     """Raises `ContainerError` when there is none, or one of another runtime."""
     try:
         found = json.loads((container.directory / SPEC).read_text())
-        return Made(tuple(map(Path, found["layers"])), bool(found["ordered"]))
+        return Made(tuple(map(Path, found["layers"])), bool(found["ordered"]), found["disk"])
     except (FileNotFoundError, NotADirectoryError):
         raise ContainerError(f"there is no container {container.name}") from None
     except (ValueError, KeyError, TypeError) as error:
         raise ContainerError(f"container {container.name}: its {SPEC} is broken") from error
+
+
+def prepare_base(directory: Path, file: Path, script: bytes) -> None:
+    """Let LXC work beside the layer that is alone in `directory`, and write the script there."""
+    os.chown(directory, ROOT_OUTSIDE.uid, ROOT_OUTSIDE.gid)  # LXC makes `work` there
+    (directory / COMMAND).mkdir()
+    file.write_bytes(script)
+    file.chmod(0o755)
+
+
+def finish_base(directory: Path, upper: Path) -> None:
+    """Leave nothing but the layer."""
+    for entry in directory.iterdir():
+        if entry == upper:
+            continue
+        if entry.is_dir() and not entry.is_symlink():
+            files.remove(entry)
+        else:
+            entry.unlink()
+    os.chown(directory, os.geteuid(), os.getegid())
 
 
 def used_layers(root: Path, names: Sequence[str]) -> set[Path]:

@@ -309,7 +309,7 @@ class Net:
         """Lead exactly these ports of the host's addresses to the same ports there."""
         await self._lock.acquire()
         try:
-            if ports != self._exposed or not self._is_up:
+            if ports != self._exposed:
                 self._exposed = dict(ports)
                 if self._is_up:
                     await self._apply()

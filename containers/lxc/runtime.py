@@ -27,13 +27,14 @@ from containers.interface import (
     Wish,
     unsaid,
 )
-from containers.lxc import cgroups, made, network
+from containers.lxc import cgroups, disks, made, network
 from containers.lxc.bases import Bases, parse
 from containers.lxc.config import ROOT, Cage, Files, Stack
 from containers.lxc.ground import Ground
 from containers.lxc.idmap import INSIDE
 from containers.lxc.launching import attach, ended, execute, launch
 from containers.lxc.made import Made
+from containers.lxc.progress import Lines
 from containers.proc import open_processes
 from containers.record import Record
 from containers.service import Service
@@ -41,6 +42,9 @@ from containers.watching import all_ended, in_thread, shielded, within
 
 HOOK = Path(__file__).parent / "started.sh"
 PORT = 3000  # of a service that is told no other
+SCRIPT = "/script"  # of a base, inside
+BASE_LIMITS = Limits(processes=4096, seconds=3600.0, output=64 << 20)
+PROXIES = ("http_proxy", "https_proxy", "no_proxy")
 MONITORS_END = 5.0  # seconds for LXC to take away what it made
 RUN = "+run"  # what follows the name of a container in which a build runs; no name has a +
 
@@ -91,6 +95,7 @@ class LxcRuntime:
             reactor, self.ground.bases, script=script, provision=self._provision, env=env
         )
         self._reactor = reactor
+        self._env = {name: value for name, value in env.items() if name.lower() in PROXIES}
         self._main = main
         self._token = secrets.token_hex(8)
         self._runs = 0
@@ -110,7 +115,7 @@ class LxcRuntime:
             return container
         layers = await self.bases.layers(parse(wish.base or self._main, wish.scripts), say)
         try:
-            made.make(container, Made((self.ground.layer, *layers), wish.ordered))
+            made.make(container, Made((self.ground.layer, *layers), wish.ordered, wish.disk))
         except OSError as error:
             raise ContainerError(f"cannot make container {name}: {error.strerror}") from error
         return container
@@ -186,6 +191,8 @@ class LxcRuntime:
         of = made.read(container)
         await self._net.up()
         await self._kill(name)
+        if of.disk is not None:
+            await self._bound(container.directory, of.disk)
         port = _port(env.get("PORT", ""))
         wanted = IPv4Address(address.host) if address else None
         given = self._pool.reserve(name, self.plan.zone(ordered=of.ordered), wanted)
@@ -266,6 +273,9 @@ class LxcRuntime:
         for name in keep & self.names():
             await in_thread(self._reactor, files.remove_halves, self.root, name)
 
+    async def expose(self, ports: Mapping[int, Address]) -> None:
+        await self._net.expose({port: IPv4Address(one.host) for port, one in ports.items()})
+
     async def leave(self) -> None:
         await self._net.down()
         self.cgroups.leave()
@@ -300,8 +310,25 @@ class LxcRuntime:
     async def _provision(
         self, layers: Sequence[Path], upper: Path, script: bytes, say: Say
     ) -> Exit:
-        """Run the script of a base as root; what it changes is in `upper`."""
-        raise NotImplementedError
+        """Run the script of a base as root; what it changes is in `upper`, alone in its directory.
+
+        A script without a first line of its own is one of bash's, as in the guides.
+        """
+        directory = upper.parent
+        file = directory / "script"
+        await in_thread(self._reactor, made.prepare_base, directory, file, script)
+        interpreter = [] if script.startswith(b"#!") else ["/bin/bash"]
+        stack = Stack((self.ground.layer, *layers), upper)
+        lines = Lines(say)
+        try:
+            return await self._execute(
+                f"base{self._runs}", directory, stack, [*interpreter, SCRIPT],
+                env={**self._env, "HOME": "/root", "DEBIAN_FRONTEND": "noninteractive"},
+                output=lines.take, limits=BASE_LIMITS, mounts=(Mount(file, SCRIPT),),
+                root=True, ordered=True,
+            )  # fmt: skip
+        finally:
+            await in_thread(self._reactor, made.finish_base, directory, upper)
 
     def _cage(
         self,
@@ -337,6 +364,16 @@ class LxcRuntime:
             hook=HOOK,
             oom=self.cgroups.oom_file(name),
         )
+
+    async def _bound(self, directory: Path, size: int) -> None:
+        """Put the topmost layer into a file system of `size` bytes, unless it is in it already."""
+        image, release = directory / made.IMAGE, directory / made.RELEASE
+        if not image.exists():
+            making = image.with_suffix(".new")
+            await disks.make(self._reactor, making, size)
+            making.rename(image)
+        await disks.mount(self._reactor, image, release)
+        disks.lay_upper(release)
 
     def _serve(self, container: Container, known: Record, child: spawn.Child | None) -> None:
         name = container.name
@@ -420,6 +457,8 @@ class LxcRuntime:
         self._running.pop(name, None)
         self._pool.release(name)
         try:
+            for there in (directory, directory.with_name(files.GOING + name)):
+                await disks.unmount(self._reactor, there / made.RELEASE)
             await in_thread(self._reactor, files.remove_container, container)
         except OSError as error:
             raise ContainerError(f"cannot remove {name}: {error}") from error

@@ -145,8 +145,9 @@ class Tree:
             try:
                 mode = path.lstat().st_mode
             except FileNotFoundError:
-                path.mkdir(0o755)
+                path.mkdir()
                 os.chown(path, outside(0), outside(0))
+                path.chmod(0o755)
             else:
                 if not stat.S_ISDIR(mode):
                     what = "symlink" if stat.S_ISLNK(mode) else "file"

@@ -23,7 +23,8 @@ from containers.watching import in_thread, shielded
 P = ParamSpec("P")
 
 SECONDS = 1800.0
-GENTLY = ("/usr/bin/nice", "-n", "10")  # services come first
+# Services come first, and nothing goes on where the ship has been killed.
+BEHIND = ("/usr/bin/nice", "-n", "10", "/usr/bin/setpriv", "--pdeathsig", "KILL", "--")
 MEMORY = 1 << 30  # bytes; what xz may ask for is in it
 
 
@@ -61,7 +62,7 @@ class Worker:
         return int(await self._do("size", str(directory)))
 
     async def _do(self, *words: str) -> str:
-        argv = [*GENTLY, sys.executable, "-I", "-m", __name__, *words]
+        argv = [*BEHIND, sys.executable, "-I", "-m", __name__, *words]
         limits = Limits(seconds=SECONDS, memory=MEMORY)
         done = await run(self.reactor, argv, env={}, limits=limits, merge=False)
         if done.exit.ok:
@@ -88,9 +89,10 @@ def _unpack(file: str, directory: str, budget: str) -> None:
     with Path(file).open("rb") as source:
         os.chdir(directory)
         os.chroot(".")  # should a member lead out nevertheless, nothing is there
-        unpack(source, Path("/"), int(budget))
-        inner = Path("/rootfs")
-        top = inner if inner.is_dir() and not inner.is_symlink() else Path("/")
+        here = Path()
+        unpack(source, here, int(budget))
+        inner = here / "rootfs"
+        top = inner if inner.is_dir() and not inner.is_symlink() else here
         furnish(top)
         print(size_of(top))
 
@@ -127,7 +129,6 @@ VERBS: Mapping[str, Callable[..., None]] = {
 
 def main(words: Sequence[str]) -> int:
     """Do what the words say; answers the exit status."""
-    os.umask(0o022)
     try:
         VERBS[words[0]](*words[1:])
     except (ContainerError, OSError) as error:

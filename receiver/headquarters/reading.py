@@ -233,10 +233,11 @@ class _Reading:
 def apart(
     orders: Mapping[str, StandingOrders],
 ) -> tuple[dict[str, StandingOrders], dict[str, str]]:
-    """`orders` without those that want a host name or published port that an earlier one has."""
+    """`orders` without those that want a host name or a port that an earlier one has."""
     alone, refused, taken = {}, {}, dict[str, str]()
     for path, one in sorted(orders.items()):
-        wanted = [*one.place.hosts, *_published_port(one)]
+        exposed = [f"port {port}" for port in one.front.exposed]
+        wanted = [*one.place.hosts, *_published_port(one), *exposed]
         lost = [name for name in wanted if name in taken]
         if lost:
             refused[path] = f"{at(path, 'orders')}: {at(taken[lost[0]], 'orders')} has {lost[0]}"

@@ -268,7 +268,6 @@ class ImageTests(Scene):
     )
     async def test_pulled(self) -> None:
         """An image of a registry becomes a base, its layers put together, its owners mapped."""
-        self.env["HOME"] = str(self.around)
         reference = await self.registry()
         bases = self.bases()
         (layer,) = await bases.layers(parse(reference, {}), nobody_listens)

@@ -6,14 +6,17 @@ import json
 import os
 import platform
 import shutil
+import sys
 from pathlib import Path
 
 import psutil
 import pytest
+from twisted.internet import reactor
 from twisted.internet.defer import CancelledError, Deferred
 
 from containers.lxc import store
 from containers.lxc.idmap import outside
+from containers.spawn import launch
 from tests.containers import lxc
 from tests.containers.base_scene import PATH, SLIM, Scene
 
@@ -44,6 +47,14 @@ def fetched(lists: Path, dist: str, origin: str, codename: str) -> None:
     (lists / f"{dist}_Release").write_text(
         f"Origin: {origin}\nCodename: {codename}\nComponents: main\nArchitectures: amd64\n"
     )
+
+
+SHIP = """
+import subprocess, sys, time
+from containers.lxc.worker import BEHIND
+subprocess.Popen([*BEHIND, "/bin/sh", *sys.argv[1:]], start_new_session=True)
+time.sleep(60)
+"""
 
 
 class HostTests(Scene):
@@ -78,6 +89,16 @@ class HostTests(Scene):
         await self.begin_and_give_up()
         self.assertNotIn(str(self.around), store.MOUNTS.read_text())
         await self.until(lambda: not self.running())
+
+    async def test_ship_killed(self) -> None:
+        """Nor does it go on where the ship itself is killed."""
+        self.around.joinpath("layer").mkdir()
+        given = [str(lxc.SCRIPT), "slim", str(self.around / "layer")]
+        ship = launch(reactor, [sys.executable, "-c", SHIP, *given], env=self.env)
+        await self.until(self.running)
+        await ship.put_down(0)
+        await self.until(lambda: not self.running())
+        self.assertNotIn(str(self.around), store.MOUNTS.read_text())
 
     @pytest.mark.skipif(shutil.which("apt-get", path=PATH) is None, reason="without apt")
     async def test_sources(self) -> None:

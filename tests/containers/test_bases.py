@@ -150,6 +150,7 @@ class MakingTests(Scene):
 class ScriptTests(Scene):
     async def test_on_top(self) -> None:
         """A script's layer lies on the full base, and is made once for each text."""
+        self.addCleanup(os.umask, os.umask(0o077))
         bases, said = self.bases(), list[str]()
         worker = Script("worker", b"one")
         top, below = await bases.layers(worker, said.append)

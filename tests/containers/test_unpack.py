@@ -107,6 +107,19 @@ class UnpackTests(SynchronousTestCase):
         self.assertEqual((self.top / "abroad2").readlink(), Path("/etc/passwd"))
         self.assertEqual((self.top / "abroad").lstat().st_uid, outside(0))
 
+    def test_umask(self) -> None:
+        """What is made on the way is open to all, whatever the ship's umask is."""
+        self.addCleanup(os.umask, os.umask(0o077))
+        self.unpack(member("etc/os", mode=0o644))
+        furnish(self.top)
+        for place, mode in (
+            ("etc", 0o755),
+            ("etc/os", 0o644),
+            ("app", 0o755),
+            ("roots.pem", 0o644),
+        ):
+            self.assertEqual((self.top / place).stat().st_mode & 0o7777, mode)
+
     def test_compressions(self) -> None:
         """gzip (in several parts too), xz and bzip2 are known by how they begin."""
         data = tar(member("file", b"x" * 5000))
@@ -290,6 +303,7 @@ SHOWS_WHAT_IT_SEES = """
 import os, sys
 from containers.lxc import worker
 worker.unpack = lambda *_: print(os.listdir("/"), os.listdir("."))
+worker.furnish = worker.size_of = lambda top: None
 worker.main(sys.argv[1:])
 """
 
