@@ -209,6 +209,25 @@ class Runtime(Protocol):
         """Lead exactly these TCP and UDP ports of the host's addresses to those of containers."""
         ...
 
+    def entrance(self, container: Container) -> list[str]:
+        """The argv that gives its caller's terminal a place inside, as the service's user, beside
+        the service that runs; what to execute there follows it. The environment is the caller's.
+        """
+        ...
+
+    async def backup(self, container: Container, file: Path) -> None:
+        """Write all files that `container` sees into `file`, a tar with gzip, which `restore`
+        takes and a base can be made of."""
+        ...
+
+    async def restore(self, name: str, source: str, say: Say) -> None:
+        """Make a base that is called `name` of a backup, a path or a URL; nothing if it exists."""
+        ...
+
+    async def tidy(self) -> list[str]:
+        """Remove what nobody has used for long; answers what it was, for people."""
+        ...
+
     async def leave(self) -> None:
         """Take away what was set up on the host for all containers; none runs any more."""
         ...

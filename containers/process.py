@@ -35,6 +35,7 @@ from containers.watching import in_thread, readable, shielded
 
 HOST = "127.0.0.1"
 ROOT = Path("/")
+NOT_HERE = "that takes real containers: a ship with STARPHLEET_RUNTIME=lxc"
 
 
 class ProcessRuntime:
@@ -239,6 +240,18 @@ class ProcessRuntime:
 
     async def expose(self, ports: Mapping[int, Address]) -> None:
         """Services are on the host's network: they listen on their ports themselves."""
+
+    def entrance(self, container: Container) -> list[str]:
+        raise ContainerError(NOT_HERE)
+
+    async def backup(self, container: Container, file: Path) -> None:
+        raise ContainerError(NOT_HERE)
+
+    async def restore(self, name: str, source: str, say: Say) -> None:
+        raise ContainerError(NOT_HERE)
+
+    async def tidy(self) -> list[str]:
+        return []
 
     async def leave(self) -> None:
         """There is nothing that containers share."""

@@ -222,6 +222,11 @@ class Services:
         await gatherResults([Deferred.fromCoroutine(self._stop(one)) for one in serving])
         await self.runtime.leave()
 
+    async def tidy(self) -> None:
+        """Remove what nobody has used for long: base containers."""
+        for gone in await self.runtime.tidy():
+            self._log.info("{gone} was not used for long, it is removed", gone=gone)
+
     async def discard(self, container: Container) -> None:
         """Remove a container and its log; a failure is logged."""
         try:

@@ -98,6 +98,15 @@ def _parser() -> argparse.ArgumentParser:
     headquarters.add_argument("url", nargs="?", help="https, ssh or a path; #branch, tag or commit")
     for name, about in _OF_A_SERVICE.items():
         command(name, _do, about).add_argument("service")
+    attach = command("attach", _attach, "a shell, or a command, in the container of a service")
+    attach.add_argument("service")
+    attach.add_argument("words", nargs=argparse.REMAINDER, metavar="COMMAND")
+    backup = command("lxc-backup", _backup, "write a service's container into a file, a .tgz")
+    backup.add_argument("service")
+    backup.add_argument("file", type=Path)
+    restore = command("lxc-restore", _restore, "make a base container of a backup")
+    restore.add_argument("name", help="what STARPHLEET_BASE is to call it")
+    restore.add_argument("source", help="a file or an https URL")
     command("orphan-reaper", _do, "remove the services whose orders are gone")
     command("poll", _do, "ask now whether anything that is followed has moved")
     git = command("git", _git, "git with the ship's keys")
@@ -128,6 +137,24 @@ def _up(arguments: argparse.Namespace, config: Config) -> int:
 
 def _down(arguments: argparse.Namespace, config: Config) -> int:
     print("the ship is down" if local.down(config) else "no ship runs here")
+    return 0
+
+
+def _attach(arguments: argparse.Namespace, config: Config) -> int:
+    local.attach(config, arguments.service, arguments.words)
+    return 0
+
+
+def _backup(arguments: argparse.Namespace, config: Config) -> int:
+    words = ["lxc-backup", arguments.service, str(arguments.file.absolute())]
+    local.command(config, words, print)
+    return 0
+
+
+def _restore(arguments: argparse.Namespace, config: Config) -> int:
+    source = arguments.source
+    source = source if "://" in source else str(Path(source).absolute())
+    local.command(config, ["lxc-restore", arguments.name, source], print)
     return 0
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 from attrs import asdict, define
 
+from containers.interface import Container
 from containers.log import tail
 from containers.watching import in_thread
 from hooks.errors import Refused
@@ -42,10 +44,18 @@ class Commands:
             "start": self._start,
             "restart": self._restart,
             "poll": self._poll,
+            "lxc-backup": self._backup,
+            "lxc-restore": self._restore,
         }
         if not words or words[0] not in known:
             raise Refused(f"{ascii(' '.join(words))[:60]} is no command of a ship")
         await known[words[0]](say, *words[1:])
+
+    async def entrance(self, words: Sequence[str]) -> dict[str, Any]:
+        """How to join the container of a service: `argv` and `env`, with the service's own."""
+        serving = await self._serving(words)
+        env = {**serving.launch.env, "PORT": str(serving.port)}
+        return {"argv": self.ship.runtime.entrance(self._container(serving)), "env": env}
 
     async def history(self, words: Sequence[str]) -> dict[str, Any]:
         """The newest deploys, newest first, of one service or all."""
@@ -159,6 +169,20 @@ class Commands:
         await self.ship.services.restart(serving)
         say(f"{serving.service} was started again")
 
+    async def _backup(self, say: Listen, *words: str) -> None:
+        name, file = words
+        serving = await self._serving([name])
+        await self.ship.runtime.backup(self._container(serving), Path(file))
+        say(f"{serving.service} is in {file}")
+
+    async def _restore(self, say: Listen, *words: str) -> None:
+        name, source = words
+        there = "://" in source or await in_thread(self.ship.reactor, Path(source).is_file)
+        if not there:
+            raise Refused(f"{source}: there is no such file")
+        await self.ship.runtime.restore(name, source, say)
+        say(f"STARPHLEET_BASE={name} means it now")
+
     async def _poll(self, say: Listen, *words: str) -> None:
         await self.loop.following.hurry()
         say("Asked everything that is followed.")
@@ -187,6 +211,12 @@ class Commands:
         if not one.commit and one.standing.source is not None:
             raise Refused(f"{name}: {one.reason or 'its source was not read yet'}")
         return one
+
+    def _container(self, serving: Serving) -> Container:
+        container = self.ship.runtime.find(serving.container)
+        if container is None:
+            raise Refused(f"the container of {serving.service} is gone")
+        return container
 
     async def _serving(self, words: Sequence[str]) -> Serving:
         """The service of that name; an ordered one may be named without its slash."""

@@ -102,6 +102,7 @@ async def _sail(reactor: Any, config: Config, ship: Ship, stop: Deferred[bool]) 
         _lasting(ship.proxy.keep()),
         _lasting(loop.following.go()),
         _lasting(_hourly(reactor, loop.sweep)),
+        _lasting(_hourly(reactor, ship.services.tidy)),
         _lasting(parts.aboard.watch_addresses()),
     ]
     relay = Relay(ship, deploys, loop, parts.hosting, Commands(ship, loop, parts.point_to))

@@ -26,6 +26,7 @@ from twisted.logger import (
 )
 
 from containers.log import tail
+from containers.sandbox import SYSTEM_PATH
 from hooks.deploy import KNOWN
 from hooks.errors import ShipError
 from hooks.layout import Layout
@@ -36,6 +37,8 @@ from receiver.headquarters.git import environment
 
 UP_SECONDS = 60.0
 DOWN_SECONDS = 60.0
+INSIDE = ("/bin/sh", "-c", 'cd "$HOME" && exec "$@"', "sh")
+SHELL = ("/bin/sh", "-c", "if [ -x /bin/bash ]; then exec /bin/bash; else exec /bin/sh; fi")
 
 
 def foreground(config: Config) -> int:
@@ -180,6 +183,22 @@ def _answers(
         ship.sendall(json.dumps(question).encode() + b"\n")
         for line in ship.makefile("rb"):
             yield json.loads(line)
+
+
+def attach(config: Config, service: str, words: Sequence[str]) -> None:
+    """Become a command in the container of `service`, on this terminal; a shell without `words`.
+
+    Only returns by a `ShipError`.
+    """
+    for answer in _asked(config, {"hook": "entrance", "words": [service]}):
+        if answer.get("verdict"):
+            raise ShipError(answer["verdict"])
+        if "argv" in answer:
+            kept = {name: os.environ[name] for name in ("TERM",) if name in os.environ}
+            env = {"HOME": "/app", "LANG": "C.UTF-8", "PATH": SYSTEM_PATH, **answer["env"], **kept}
+            command = [*INSIDE, *words] if words else [*INSIDE, *SHELL]
+            sys.stdout.flush()
+            os.execve(answer["argv"][0], [*answer["argv"], *command], env)  # noqa: S606
 
 
 def git(config: Config, words: Sequence[str]) -> int:

@@ -73,6 +73,9 @@ class Relay(Factory):
     async def _do(self, question: dict[str, Any], conversation: Conversation) -> bool:
         """Whether the branches of a push were moved; if not, git is to do it."""
         hook = question["hook"]
+        if hook == "entrance":
+            conversation.tell(await self.commands.entrance(question["words"]))
+            return True
         if hook == "command":
             await self.commands.do(question["words"], conversation.say)
             return True
@@ -203,6 +206,10 @@ class Conversation(LineReceiver):
     def say(self, line: str) -> None:
         if self._backlog is not None:
             self._backlog.say(line)
+
+    def tell(self, answer: dict[str, Any]) -> None:
+        """Something for a program, before the last line."""
+        self._send(answer)
 
     def explain(self, error: Exception, reason: str) -> None:
         """Show what stands before the reason: details, then the reason as the last line."""

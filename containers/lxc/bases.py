@@ -16,18 +16,22 @@ from typing import Any
 
 from containers.interface import ContainerError, Exit, Limits
 from containers.lxc import store
+from containers.lxc.backup import restore
 from containers.lxc.fetch import fetch
 from containers.lxc.images import pull
 from containers.lxc.kinds import (
     FULL,
+    PROVIDED,
     Archive,
     Base,
     Image,
+    Restored,
     Script,
     Standard,
     key,
     label,
     parse,
+    restored,
 )
 from containers.lxc.progress import Lines, Progress
 from containers.lxc.sharing import Say, Shared
@@ -84,6 +88,13 @@ class Bases:
         self._worker = Worker(reactor)
         self._provided = script.read_bytes() + _distribution().encode()
         self._making: dict[str, tuple[Base, Shared]] = {}
+
+    def named(self, text: str, scripts: Mapping[str, bytes]) -> Base:
+        """The base that a value of `STARPHLEET_BASE` means here: see `kinds.parse`; what was
+        restored under this name, if no script and nothing provided has it."""
+        if text not in scripts and text not in PROVIDED and _is_restored(self._root, text):
+            return restored(text)
+        return parse(text, scripts)
 
     def find(self, base: Base) -> tuple[Path, ...] | None:
         """The layers of `base`, topmost first, if it is made whole."""
@@ -173,6 +184,8 @@ class Bases:
                 return await self._scripted(base, new, below, progress)
             case Archive():
                 return await self._archive(base, new, progress)
+            case Restored(_, source):
+                return await self._restored(source, new, progress)
             case Image():
                 made = await pull(self._reactor, base, new, self._env, progress.stage)
                 return made, await self._worker.shift(made)
@@ -206,6 +219,19 @@ class Bases:
         progress.stage("ran its script")
         return made, await self._worker.size(made)
 
+    async def _restored(self, source: str, new: Path, progress: Progress) -> tuple[Path, int]:
+        if not source:
+            raise ContainerError("its backup is gone")
+        file = Path(source)
+        if "://" in source:
+            file = new / "archive"
+            await fetch(self._reactor, source, file, most=MOST_FETCHED, env=self._env)
+            progress.stage("fetched the backup")
+        made = new / store.LAYER
+        await restore(self._reactor, file, made)
+        progress.stage("unpacked it")
+        return made, await self._worker.size(made)
+
     async def _archive(self, base: Archive, new: Path, progress: Progress) -> tuple[Path, int]:
         file = new / "archive"
         await fetch(self._reactor, base.url, file, most=MOST_FETCHED, env=self._env)
@@ -217,6 +243,13 @@ class Bases:
         size = await self._worker.unpack(file, made, min(MOST_UNPACKED, free // 2))
         progress.stage("unpacked it")
         return store.inner(made), size
+
+
+def _is_restored(root: Path, name: str) -> bool:
+    try:
+        return store.layer(root, key(restored(name), b"")) is not None
+    except ContainerError:
+        return False
 
 
 def _stack(base: Base) -> tuple[Base, ...]:

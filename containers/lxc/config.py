@@ -200,14 +200,18 @@ def _entries(cage: Cage) -> list[str]:
     if cage.stack.tmp is not None:
         given.append(Mount(cage.stack.tmp, "/tmp", writable=True))  # noqa: S108 - inside, its own
     shared = f"tmpfs dev/shm tmpfs nosuid,nodev,mode=1777,size={SHARED_MEMORY},create=dir 0 0"
-    return [shared, *(_entry(mount) for mount in given)]
+    return [shared, *(line for mount in given for line in _bound(mount))]
 
 
-def _entry(mount: Mount) -> str:
+def _bound(mount: Mount) -> list[str]:
+    """Two lines: what a mount may not do is for the second, LXC does not look at it in the first."""
     kind = "dir" if mount.source.is_dir() else "file"
-    rights = "bind" if mount.writable else "bind,ro"
+    rights = "rw" if mount.writable else "ro"
     source, target = (
         path.replace("\\", r"\134").replace(" ", r"\040").replace("\t", r"\011")
         for path in (str(mount.source), mount.at.lstrip("/"))
     )
-    return f"{source} {target} none {rights},nosuid,nodev,create={kind} 0 0"
+    return [
+        f"{source} {target} none bind,create={kind} 0 0",
+        f"{source} {target} none remount,bind,{rights},nosuid,nodev 0 0",
+    ]

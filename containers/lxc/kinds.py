@@ -23,6 +23,7 @@ _IMAGE = re.compile(
     rf"docker://(?:(?P<host>{_HOST})/)?{_PART}(?:/{_PART})*"
     r"(?::[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?(?:@sha256:[0-9a-f]{64})?\Z"
 )
+_NAME = re.compile(r"[a-z0-9][a-z0-9.-]{0,99}\Z")
 _LONGEST = 1000
 
 
@@ -56,7 +57,22 @@ class Image:
     reference: str
 
 
-Base = Standard | Script | Archive | Image
+@frozen
+class Restored:
+    """A backup that was unpacked on this ship under a name: from a file, or by https."""
+
+    name: str
+    source: str = ""
+
+
+Base = Standard | Script | Archive | Image | Restored
+
+
+def restored(name: str, source: str = "") -> Restored:
+    """Raises `ContainerError` for what is no name."""
+    if not _NAME.match(name):
+        raise ContainerError(f"{name[:80]!r} is not a name for a base, [a-z0-9][a-z0-9.-]*")
+    return Restored(name, source)
 
 
 def parse(text: str, scripts: Mapping[str, bytes]) -> Base:
@@ -140,6 +156,8 @@ def label(base: Base) -> str:
             return shown(url)
         case Image(reference):
             return reference
+        case Restored(name):
+            return name
 
 
 def key(base: Base, provided: bytes) -> str:
@@ -156,6 +174,8 @@ def key(base: Base, provided: bytes) -> str:
             return f"archive-{_digest(url.encode())}"
         case Image(reference):
             return f"image-{_digest(reference.encode())}"
+        case Restored(name):
+            return f"restored-{name}"
 
 
 def _digest(*parts: bytes) -> str:

@@ -143,6 +143,13 @@ async def attach(
     return record.sandboxed_exit(done.exit)
 
 
+def entrance(root: Path, container: Container) -> list[str]:
+    """The argv that joins a container whose service runs, as the service's user."""
+    config = Files(container.directory / made.SERVICE).config
+    words = [str(TOOLS / "lxc-attach"), "-P", str(root), "-n", container.name, "-f", str(config)]
+    return [*words, "--keep-env", "-u", str(INSIDE.uid), "-g", str(INSIDE.gid), "--"]
+
+
 def ended(place: Files, exit: Exit) -> Exit:
     """`exit`, with the reason if it was for want of memory."""
     with suppress(FileNotFoundError):

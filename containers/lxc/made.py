@@ -22,6 +22,7 @@ from containers.interface import Container, ContainerError
 from containers.lxc.idmap import ROOT_OUTSIDE
 
 SPEC = "made.json"
+OPAQUE = "trusted.overlay.opaque"  # overlayfs does not look below a directory that has it
 BUILD, RELEASE = "build", "release"
 IMAGE = "release.img"  # a file system for the release, where it is bounded
 COMMAND, SERVICE = "run", "service"
@@ -89,24 +90,17 @@ def read(container: Container) -> Made:
         raise ContainerError(f"container {container.name}: its {SPEC} is broken") from error
 
 
+def cover(container: Container) -> None:
+    """Let nothing of a base's /app be seen below the app that was built."""
+    os.setxattr(container.app, OPAQUE, b"y")
+
+
 def prepare_base(directory: Path, file: Path, script: bytes) -> None:
     """Let LXC work beside the layer that is alone in `directory`, and write the script there."""
     os.chown(directory, ROOT_OUTSIDE.uid, ROOT_OUTSIDE.gid)  # LXC makes `work` there
     (directory / COMMAND).mkdir()
     file.write_bytes(script)
     file.chmod(0o755)
-
-
-def finish_base(directory: Path, upper: Path) -> None:
-    """Leave nothing but the layer."""
-    for entry in directory.iterdir():
-        if entry == upper:
-            continue
-        if entry.is_dir() and not entry.is_symlink():
-            files.remove(entry)
-        else:
-            entry.unlink()
-    os.chown(directory, os.geteuid(), os.getegid())
 
 
 def used_layers(root: Path, names: Sequence[str]) -> set[Path]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import secrets
 import signal
@@ -28,11 +29,13 @@ from containers.interface import (
     unsaid,
 )
 from containers.lxc import cgroups, disks, made, network
-from containers.lxc.bases import Bases, parse
+from containers.lxc.backup import backup
+from containers.lxc.bases import Bases
 from containers.lxc.config import ROOT, Cage, Files, Stack
 from containers.lxc.ground import Ground
 from containers.lxc.idmap import INSIDE
-from containers.lxc.launching import attach, ended, execute, launch
+from containers.lxc.kinds import restored
+from containers.lxc.launching import attach, ended, entrance, execute, launch
 from containers.lxc.made import Made
 from containers.lxc.progress import Lines
 from containers.proc import open_processes
@@ -45,6 +48,7 @@ PORT = 3000  # of a service that is told no other
 SCRIPT = "/script"  # of a base, inside
 BASE_LIMITS = Limits(processes=4096, seconds=3600.0, output=64 << 20)
 PROXIES = ("http_proxy", "https_proxy", "no_proxy")
+BASES_AGE = 7 * 86400.0  # seconds that a base is kept that nobody asks for
 MONITORS_END = 5.0  # seconds for LXC to take away what it made
 RUN = "+run"  # what follows the name of a container in which a build runs; no name has a +
 
@@ -56,8 +60,8 @@ class LxcRuntime:
     are nobody's on the host (`idmap`), it has no capability, a filter of system calls, limits that
     are checked before it runs, and an address of its own, see `network`. `home` is for what all
     containers share, bases foremost; `env` is what downloads of bases need; `front` is where the
-    ship's front door is; `main` names the base of who wishes for none. Only for root. Raises
-    `ContainerError` for what this host lacks.
+    ship's front door is; `main` names the base of who wishes for none; bases that nobody uses are
+    kept up to `budget` bytes. Only for root. Raises `ContainerError` for what this host lacks.
     """
 
     name = "lxc"
@@ -75,6 +79,7 @@ class LxcRuntime:
         wanted: IPv4Network | None = None,
         tests_reach_ship: bool = False,
         main: str = "",
+        budget: int = 20 << 30,
     ) -> None:
         root.mkdir(parents=True, exist_ok=True)
         root.chmod(0o711)
@@ -97,6 +102,7 @@ class LxcRuntime:
         self._reactor = reactor
         self._env = {name: value for name, value in env.items() if name.lower() in PROXIES}
         self._main = main
+        self._budget = budget
         self._token = secrets.token_hex(8)
         self._runs = 0
         self._net = network.Net(reactor, self.plan)
@@ -113,7 +119,8 @@ class LxcRuntime:
         container = made.container_of(self.root, name)
         if container.directory.is_dir():
             return container
-        layers = await self.bases.layers(parse(wish.base or self._main, wish.scripts), say)
+        base = self.bases.named(wish.base or self._main, wish.scripts)
+        layers = await self.bases.layers(base, say)
         try:
             made.make(container, Made((self.ground.layer, *layers), wish.ordered, wish.disk))
         except OSError as error:
@@ -204,6 +211,7 @@ class LxcRuntime:
             cage = self._cage(
                 name, Files(directory / made.SERVICE), stack, limits, mounts, given, port=port
             )
+            made.cover(container)
             record.write(directory, known)
             child = await launch(
                 self._reactor, self.root, directory, cage, argv, {**env, "PORT": str(port)}, log,
@@ -276,6 +284,24 @@ class LxcRuntime:
     async def expose(self, ports: Mapping[int, Address]) -> None:
         await self._net.expose({port: IPv4Address(one.host) for port, one in ports.items()})
 
+    def entrance(self, container: Container) -> list[str]:
+        if self.cgroups.init(container.name) is None:
+            raise ContainerError(f"{container.name} does not run")
+        return entrance(self.root, container)
+
+    async def backup(self, container: Container, file: Path) -> None:
+        """As the interface says. What is written meanwhile may be in it or not."""
+        of, directory = made.read(container), container.directory
+        own = [made.upper(directory / part) for part in (made.RELEASE, made.BUILD)]
+        await backup(self._reactor, [*own, *of.layers], file)
+
+    async def restore(self, name: str, source: str, say: Say) -> None:
+        await self.bases.layers(restored(name, source), say)
+
+    async def tidy(self) -> list[str]:
+        used = made.used_layers(self.root, sorted(self.names()))
+        return await self.bases.collect(used, age=BASES_AGE, budget=self._budget)
+
     async def leave(self) -> None:
         await self._net.down()
         self.cgroups.leave()
@@ -328,7 +354,7 @@ class LxcRuntime:
                 root=True, ordered=True,
             )  # fmt: skip
         finally:
-            await in_thread(self._reactor, made.finish_base, directory, upper)
+            os.chown(directory, 0, 0)
 
     def _cage(
         self,

@@ -139,6 +139,11 @@ class Harbour:
             **self.settings,
         }
 
+    def built(self, name: str) -> Path:
+        """The app of the one container of the service `name`."""
+        (container,) = (self.root / "containers").glob(f"{name}-*")
+        return container / ("build/upper/app" if RUNTIME == "lxc" else "app")
+
     def starphleet(self, *arguments: str, check: bool = True) -> Said:
         """One `starphleet` command."""
         return self._said([sys.executable, "-m", "receiver.cli", *arguments], ROOT, check=check)

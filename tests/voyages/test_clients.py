@@ -135,8 +135,7 @@ def test_a_big_file(harbour: Harbour) -> None:
     app.commit({})
     said = app.push("big")
     assert harbour.get(said.url).text == "big"
-    (container,) = (harbour.root / "containers").glob("big-*")
-    assert (container / "app" / "cargo").read_bytes() == (app.path / "cargo").read_bytes()
+    assert (harbour.built("big") / "cargo").read_bytes() == (app.path / "cargo").read_bytes()
 
 
 def test_the_forms_of_a_remote(harbour: Harbour) -> None:
