@@ -9,13 +9,16 @@ LXC_PACKAGES := lxc mmdebstrap nftables iproute2 curl
 TEST_PACKAGES := openssh-server git-lfs skopeo umoci docker-registry $(LXC_PACKAGES)
 ROOMS := receiver hooks containers buildpacks proxy
 
-.PHONY: demo test check lint bench clean
+.PHONY: demo test voyages check lint bench clean
 
 demo: $(VENV)/installed .packages
 	$(BIN)/starphleet demo
 
 test: $(VENV)/developed .packages .test-packages
 	$(BIN)/pytest -n 2
+
+voyages: $(VENV)/developed .packages .test-packages
+	VOYAGES_EVERYTHING=1 $(BIN)/pytest -n 2 tests/voyages
 
 check: lint test
 

@@ -141,7 +141,7 @@ class Cgroups:
         return found
 
     def _cpus(self, name: str, cpus: float) -> list[Setting]:
-        quota = str(int(cpus * PERIOD))
+        quota = str(round(cpus * PERIOD))
         v1 = "cpu.cfs_quota_us"
         return [self._setting(name, "cpu", v1, "cpu.max", quota, f"{quota} {PERIOD}")]
 

@@ -22,12 +22,14 @@ ROOTS_CAPABILITIES = (
 # Calls that a service has no honest use for; some were the way into a kernel before.
 DENIED = (
     "add_key", "bpf", "delete_module", "finit_module", "fsconfig", "fsmount", "fsopen", "fspick",
-    "init_module", "kexec_file_load", "kexec_load", "keyctl", "mount", "mount_setattr",
-    "move_mount", "open_by_handle_at", "open_tree", "perf_event_open", "pivot_root", "reboot",
-    "request_key", "setns", "swapoff", "swapon", "syslog", "umount2", "unshare", "userfaultfd",
+    "init_module", "io_uring_enter", "io_uring_register", "io_uring_setup", "kexec_file_load",
+    "kexec_load", "keyctl", "mount", "mount_setattr", "move_mount", "open_by_handle_at",
+    "open_tree", "perf_event_open", "pivot_root", "reboot", "request_key", "setns", "swapoff",
+    "swapon", "syslog", "umount2", "unshare", "userfaultfd",
 )  # fmt: skip
 NEW_USER_NAMESPACE = 0x10000000
-NOT_IMPLEMENTED = 38
+NOT_IMPLEMENTED, NO_SUCH_FAMILY = 38, 97
+VSOCK = 40  # leads to whatever the host is a guest of: no namespace holds it
 
 
 @frozen
@@ -111,6 +113,9 @@ def text(cage: Cage) -> str:
     """The configuration. Raises `ContainerError` for what cannot be mounted."""
     lines = [
         f"lxc.rootfs.path = overlay:{_overlay(cage.stack)}",
+        # In a user namespace the kernel keeps an overlay's notes in no other kind of attribute;
+        # without them a directory of the base could not be replaced.
+        "lxc.rootfs.options = userxattr",
         f"lxc.uts.name = {hostname(cage.name)}",
         "lxc.apparmor.profile = unconfined",
         f"lxc.seccomp.profile = {cage.seccomp}",
@@ -140,6 +145,7 @@ def text(cage: Cage) -> str:
 def seccomp(*, user_namespaces: bool = False) -> str:
     """LXC's seccomp profile: what is not denied is allowed."""
     calls = [f"{call} errno 1" for call in DENIED]
+    calls.append(f"socket errno {NO_SUCH_FAMILY} [0,{VSOCK},SCMP_CMP_EQ]")
     if not user_namespaces:
         flag = NEW_USER_NAMESPACE
         # The flags of clone3 are in memory, where no filter sees them: libc falls back to clone.
@@ -200,18 +206,14 @@ def _entries(cage: Cage) -> list[str]:
     if cage.stack.tmp is not None:
         given.append(Mount(cage.stack.tmp, "/tmp", writable=True))  # noqa: S108 - inside, its own
     shared = f"tmpfs dev/shm tmpfs nosuid,nodev,mode=1777,size={SHARED_MEMORY},create=dir 0 0"
-    return [shared, *(line for mount in given for line in _bound(mount))]
+    return [shared, *(_entry(mount) for mount in given)]
 
 
-def _bound(mount: Mount) -> list[str]:
-    """Two lines: what a mount may not do is for the second, LXC does not look at it in the first."""
+def _entry(mount: Mount) -> str:
     kind = "dir" if mount.source.is_dir() else "file"
-    rights = "rw" if mount.writable else "ro"
+    rights = "bind" if mount.writable else "bind,ro"
     source, target = (
         path.replace("\\", r"\134").replace(" ", r"\040").replace("\t", r"\011")
         for path in (str(mount.source), mount.at.lstrip("/"))
     )
-    return [
-        f"{source} {target} none bind,create={kind} 0 0",
-        f"{source} {target} none remount,bind,{rights},nosuid,nodev 0 0",
-    ]
+    return f"{source} {target} none {rights},nosuid,nodev,create={kind} 0 0"

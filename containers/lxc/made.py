@@ -22,7 +22,7 @@ from containers.interface import Container, ContainerError
 from containers.lxc.idmap import ROOT_OUTSIDE
 
 SPEC = "made.json"
-OPAQUE = "trusted.overlay.opaque"  # overlayfs does not look below a directory that has it
+OPAQUE = "user.overlay.opaque"  # overlayfs does not look below a directory that has it
 BUILD, RELEASE = "build", "release"
 IMAGE = "release.img"  # a file system for the release, where it is bounded
 COMMAND, SERVICE = "run", "service"

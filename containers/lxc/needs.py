@@ -14,6 +14,7 @@ TOOLS = {
     "ip": "iproute2", "nsenter": "util-linux", "mkfs.ext4": "e2fsprogs",
 }  # fmt: skip
 CONTROLLERS = ("memory", "pids", "cpu", "freezer")
+FILE_SYSTEMS = Path("/proc/filesystems")
 
 
 def missing() -> list[str]:
@@ -24,6 +25,6 @@ def missing() -> list[str]:
     found = [f"the package {package}" for package in sorted(lacking)]
     here = cgroups.of_this_host("").controllers
     found += [f"the cgroup controller {name}" for name in CONTROLLERS if name not in here]
-    if "\toverlay\n" not in Path("/proc/filesystems").read_text():
+    if "\toverlay\n" not in FILE_SYSTEMS.read_text():
         found.append("the file system overlay (modprobe overlay)")
     return found

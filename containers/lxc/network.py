@@ -25,6 +25,7 @@ from containers.sandbox import SYSTEM_PATH
 from containers.spawn import run
 
 CANDIDATES = IPv4Network("10.64.0.0/10")
+PRIVATE = [IPv4Network(one) for one in ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16")]
 SIZE = 20  # of a ship's network: 4,094 containers
 INTERFACES = Path("/sys/class/net")
 SYSCTLS = Path("/proc/sys/net")
@@ -124,7 +125,7 @@ def read_network(text: str) -> IPv4Network:
         raise ContainerError(f"STARPHLEET_NETWORK: {error}") from error
     if not isinstance(network, IPv4Network) or not 16 <= network.prefixlen <= 26:
         raise ContainerError(f"STARPHLEET_NETWORK: {text} is not an IPv4 network from /16 to /26")
-    if not network.is_private:
+    if not any(network.subnet_of(one) for one in PRIVATE):
         raise ContainerError(f"STARPHLEET_NETWORK: {text} is not private")
     return network
 
@@ -351,7 +352,7 @@ class Pool:
         is the last to be given out again. Raises `ContainerError` if none is free.
         """
         self.release(owner)
-        if wanted is not None and wanted in zone.network and wanted not in self._owners:
+        if wanted is not None and wanted in self._round(zone) and wanted not in self._owners:
             self._owners[wanted] = owner
             return wanted
         for address in self._round(zone):

@@ -10,6 +10,15 @@ cd "$1" || exit
   if [ -s veth ]; then
     echo 1 >"/sys/class/net/$(cat veth)/brport/isolated" || say 'its network is not cut off'
   fi
+  # Nothing else of the kernel's keeps IPv6 from leaving with the address of somebody else.
+  nsenter --net="/proc/$LXC_PID/ns/net" nft -f - <<OWN || say 'it could pretend to be somebody else'
+table inet starphleet-own {
+  chain output {
+    type filter hook output priority filter;
+    oifname "eth0" fib saddr type != local ip6 saddr != :: drop
+  }
+}
+OWN
   if [ -s inside.nft ]; then
     nsenter --net="/proc/$LXC_PID/ns/net" sh -c '
       echo 1 >/proc/sys/net/ipv4/conf/all/route_localnet && exec nft -f inside.nft

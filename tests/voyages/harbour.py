@@ -24,9 +24,11 @@ from tests.containers.lxc import base, share_bases
 
 ROOT = Path(__file__).parent.parent.parent
 REAL = Path(__file__).parent / "apps_real"
-RUNTIME = os.environ.get("VOYAGES_RUNTIME", "process")
+EVERYTHING = bool(os.environ.get("VOYAGES_EVERYTHING"))
+"""Whether every voyage is to be made under both runtimes, on the full base: `make voyages`."""
 DEADLINE = 60.0  # seconds that a condition may take to come true
 _taken: set[int] = set()
+current_runtime = "process"  # of the ships that are begun now
 
 
 def free_port() -> int:
@@ -88,13 +90,14 @@ class Harbour:
     settings: dict[str, str] = field(factory=dict)
     ssh_port: int = field(factory=free_port)
     http_port: int = field(factory=free_port)
+    runtime: str = field(factory=lambda: current_runtime)
     process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Harbour:
         self.home.mkdir(exist_ok=True)
         self.home.chmod(0o711)
         self._let_through()
-        if RUNTIME == "lxc":
+        if self.runtime == "lxc":
             self._take_base()
         subprocess.run(
             ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(self.key)], check=True
@@ -114,7 +117,7 @@ class Harbour:
         shutil.rmtree(self.home, ignore_errors=True)
 
     def _take_base(self) -> None:
-        """The full base, made once for all voyages."""
+        """The base that services stand on is made once for all voyages."""
         base("full")
         (self.root / "lxc").mkdir(parents=True)
         share_bases(self.root / "lxc")
@@ -135,14 +138,14 @@ class Harbour:
             "STARPHLEET_SSH_PORT": str(self.ssh_port),
             "STARPHLEET_HTTP_PORT": str(self.http_port),
             "STARPHLEET_SERVICE_PORTS": self._service_ports(),
-            "STARPHLEET_RUNTIME": RUNTIME,
+            "STARPHLEET_RUNTIME": self.runtime,
             **self.settings,
         }
 
     def built(self, name: str) -> Path:
         """The app of the one container of the service `name`."""
         (container,) = (self.root / "containers").glob(f"{name}-*")
-        return container / ("build/upper/app" if RUNTIME == "lxc" else "app")
+        return container / ("build/upper/app" if self.runtime == "lxc" else "app")
 
     def starphleet(self, *arguments: str, check: bool = True) -> Said:
         """One `starphleet` command."""
