@@ -110,6 +110,7 @@ class Runtime(Protocol):
     """
 
     name: str
+    freezes: bool  # whether `freeze` is to be had
 
     async def containerize(self, name: str, wish: Wish = WISH, say: Say = unsaid) -> Container:
         """Make the container `name` as `wish` says, or find it. `name` matches
@@ -191,6 +192,10 @@ class Runtime(Protocol):
 
     async def stop(self, container: Container, *, grace: float) -> None:
         """TERM to the service's processes, KILL to what is left after `grace` seconds."""
+        ...
+
+    async def freeze(self, container: Container, frozen: bool) -> None:
+        """Let the service stand still, or go on. `stop`, `run` and `adopt` let it go on too."""
         ...
 
     async def destroy(self, container: Container) -> None:

@@ -57,6 +57,7 @@ class ProcessRuntime:
     """
 
     name = "process"
+    freezes = False
 
     def __init__(
         self,
@@ -220,6 +221,9 @@ class ProcessRuntime:
                 await stopping.ask(self._reactor, known, grace, sandboxed=self.sandboxed)
         finally:
             await shielded(self._put_away(container, known.mark, service))
+
+    async def freeze(self, container: Container, frozen: bool) -> None:
+        raise ContainerError(NOT_HERE)
 
     async def destroy(self, container: Container) -> None:
         await shielded(self._destroy(container))

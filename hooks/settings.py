@@ -28,6 +28,7 @@ class Settings:
     ssh_port: int = 2222
     test_domain: str | None = None
     test_ttl: float = 24 * 3600.0
+    test_idle: float = 30 * 60.0
     drain_wait: float = 30.0
     stop_grace: float = 10.0
     deploys_at_once: int = 2

@@ -62,8 +62,9 @@ class _Exchange(Protocol):
 
 
 def backend_line(backend: Backend) -> str:
-    """The form in which nginx keeps a backend: `HOST PORT CONTAINER`."""
-    return f"{backend.host} {backend.port} {backend.container}"
+    """The form in which nginx keeps a backend: `HOST PORT CONTAINER[ asleep]`."""
+    asleep = " asleep" if backend.asleep else ""
+    return f"{backend.host} {backend.port} {backend.container}{asleep}"
 
 
 def table_text(backends: Mapping[str, Backend]) -> str:
@@ -108,8 +109,8 @@ class Control:
         """What nginx knows, by service."""
         found = {}
         for line in (await self._ask("GET", "/backends")).splitlines():
-            service, host, port, container = line.split()
-            found[service] = Backend(container, host, int(port))
+            service, host, port, container, *asleep = line.split()
+            found[service] = Backend(container, host, int(port), bool(asleep))
         return found
 
     async def close_connections(self) -> None:
@@ -119,6 +120,10 @@ class Control:
     async def open_requests(self, container: str) -> int:
         """Requests that are on their way to `container`, or being answered by it."""
         return int(await self._ask("GET", f"/open/{container}"))
+
+    async def last_used(self, container: str) -> float:
+        """When `container` was last asked for something, in epoch seconds; 0 for never."""
+        return float(await self._ask("GET", f"/used/{container}"))
 
     async def workers(self) -> list[Worker]:
         """Every living worker, old generations that still finish their requests included."""

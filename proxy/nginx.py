@@ -80,6 +80,11 @@ class Proxy:
         """The unix socket to which what is below /starphleet/hooks/ is led, without that."""
         return self._instance.hooks
 
+    @property
+    def wake(self) -> Path:
+        """The unix socket on which nginx asks for a service to be woken: its name in a line."""
+        return self._instance.hooks.with_name("wake")
+
     async def start(self, table: Mapping[Route, Backend]) -> dict[str, ProxyError]:
         """Serve exactly `table`: adopt the nginx that runs here, else start one.
 
@@ -128,6 +133,19 @@ class Proxy:
         """Requests, streams and websockets that are on their way to `container` or open there."""
         engine, _ = self._running()
         return await engine.control.open_requests(matches("container name", CONTAINER, container))
+
+    async def last_used(self, container: str) -> float:
+        """When `container` was last asked for something, in epoch seconds; 0 for never."""
+        engine, _ = self._running()
+        return await engine.control.last_used(matches("container name", CONTAINER, container))
+
+    async def lull(self, service: str, container: str, asleep: bool) -> None:
+        """From now on the first request for `service` has it woken, or none any more; nothing if
+        its traffic does not go to `container`."""
+        engine, _ = self._running()
+        backend = self._backends.get(service)
+        if backend is not None and backend.container == container and backend.asleep != asleep:
+            await self._set(engine, service, evolve(backend, asleep=asleep))
 
     async def drain(self, container: str, wait: float) -> int:
         """Wait until nothing is open to `container`, at most `wait` seconds; what still is."""

@@ -93,12 +93,13 @@ class Route:
 class Backend:
     """The container that a service's traffic goes to, and where it listens.
 
-    Raises `InvalidRoute`.
+    One that is `asleep` is woken by the first request. Raises `InvalidRoute`.
     """
 
     container: str = field(validator=_whole("container name", CONTAINER))
     host: str = field(validator=_ipv4)
     port: int = field(validator=_port)
+    asleep: bool = False
 
 
 @frozen

@@ -6,9 +6,10 @@ local ffi = require "ffi"
 
 ffi.cdef "int kill(int pid, int sig);"
 
-local backends = ngx.shared.starphleet_backends -- service -> "host port container"
+local backends = ngx.shared.starphleet_backends -- service -> "host port container[ asleep]"
 local open = ngx.shared.starphleet_open         -- "container pid" -> requests open there
 local workers = ngx.shared.starphleet_workers   -- pid -> "generation state"
+local used = ngx.shared.starphleet_used         -- container -> when it was last asked, epoch seconds
 
 local M = { generation = 0, ship = "" }
 
@@ -24,7 +25,7 @@ function M.init(generation, ship)
     local file = io.open(ngx.config.prefix() .. "backends")
     if file then
         for line in file:lines() do
-            local service, backend = line:match("^(%S+) (%S+ %d+ %S+)$")
+            local service, backend = line:match("^(%S+) (%S+ %d+ %S+.*)$")
             if service then backends:safe_set(service, backend) end
         end
         file:close()
@@ -116,6 +117,19 @@ local function connection(var)
     end
 end
 
+-- The ship wakes what it put to sleep, and answers when that can be asked.
+local function wake(service)
+    local ship = ngx.socket.tcp()
+    ship:settimeout(10000)
+    local ok, err = ship:connect("unix:" .. ngx.config.prefix() .. "hooks/wake")
+    if ok then ok, err = ship:send(service .. "\n") end
+    if ok then ok, err = ship:receive() end
+    ship:close()
+    if ok == "awake" then return true end
+    ngx.log(ngx.ERR, service, " was not woken: ", err or ok)
+    return false
+end
+
 -- Access phase: which container. It is counted first and looked up again, so that a ship that
 -- has switched and then reads zero can be sure that nobody still is on the way to the old one.
 function M.choose()
@@ -128,14 +142,16 @@ function M.choose()
     while true do
         local backend = backends:get(service)
         if not backend then return ngx.exit(503) end
-        local host, port, container = backend:match("^(%S+) (%d+) (%S+)$")
+        local host, port, container, asleep = backend:match("^(%S+) (%d+) (%S+)(.*)$")
         count(container, 1)
-        if backends:get(service) == backend then
+        if backends:get(service) == backend and asleep == "" then
+            used:set(container, ngx.time())
             var.sp_container = container
             ngx.ctx.host, ngx.ctx.port = host, tonumber(port)
             return
         end
         count(container, -1)
+        if asleep ~= "" and not wake(service) then return ngx.exit(503) end
     end
 end
 
@@ -214,8 +230,11 @@ end
 
 local function put_backend(service)
     ngx.req.read_body()
-    local backend = (ngx.req.get_body_data() or ""):match("^%S+ %d+ %S+$")
-    if not backend then return reply(400, "wanted: HOST PORT CONTAINER") end
+    local backend, more = (ngx.req.get_body_data() or ""):match("^(%S+ %d+ %S+)(.*)$")
+    if not backend or (more ~= "" and more ~= " asleep") then
+        return reply(400, "wanted: HOST PORT CONTAINER [asleep]")
+    end
+    backend = backend .. more
     local ok, err = backends:safe_set(service, backend) -- `set` would push out another service
     if not ok then return reply(507, err) end
     reply(200, backend)
@@ -255,10 +274,12 @@ function M.control()
         reply(200, M.generation)
     elseif kind == "open" and method == "GET" then
         reply(200, open_requests(name))
+    elseif kind == "used" and method == "GET" then
+        reply(200, used:get(name) or 0)
     elseif kind == "workers" and method == "GET" then
         list_workers()
     else
-        reply(404, "backends, closing, open, workers")
+        reply(404, "backends, closing, open, used, workers")
     end
 end
 

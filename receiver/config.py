@@ -67,6 +67,7 @@ def load(environ: Mapping[str, str] | None = None) -> Config:
     host = read.domain("STARPHLEET_HOST", "localhost")
     test_domain = read.domain("STARPHLEET_TEST_DOMAIN", "") or None
     ttl = read_duration(read.text("STARPHLEET_TEST_TTL", "24h"), "STARPHLEET_TEST_TTL")
+    idle = read.text("STARPHLEET_TEST_IDLE", "30m")
     files = read.count("MAX_OPEN_FILES", 4096)
     roots = _roots(given)
     settings = Settings(
@@ -76,6 +77,7 @@ def load(environ: Mapping[str, str] | None = None) -> Config:
         ssh_port=read.port("STARPHLEET_SSH_PORT", 2222),
         test_domain=test_domain,
         test_ttl=ttl,
+        test_idle=0.0 if idle == "0" else read_duration(idle, "STARPHLEET_TEST_IDLE"),
         drain_wait=float(read.count("STARPHLEET_DRAINSTOP_WAIT", 30, least=0)),
         deploys_at_once=read.count("STARPHLEET_DEPLOYS_AT_ONCE", max(2, os.cpu_count() or 2)),
         free_disk=read.size("STARPHLEET_FREE_DISK", 256 * MB),

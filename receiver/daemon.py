@@ -26,6 +26,7 @@ from hooks.attendance import Attendance
 from hooks.boot import boot
 from hooks.building import Workshop
 from hooks.errors import Refused, ShipError
+from hooks.idling import Idling, listen
 from hooks.layout import Layout
 from hooks.ledger import Ledger, Serving
 from hooks.queue import Queue
@@ -47,6 +48,7 @@ from receiver.runtimes import choose
 from receiver.ssh.server import ssh_factory
 from receiver.webhooks import Webhooks
 
+MINUTE = 60.0  # seconds
 HOUR = 3600.0
 GIT_SECONDS = 600.0
 GIT_KEPT = 1 << 26  # bytes of output kept: a file read from a tree, ids of a shallow history
@@ -94,6 +96,8 @@ async def _sail(reactor: Any, config: Config, ship: Ship, stop: Deferred[bool]) 
     await boot(ship)
     hooks_of = Webhooks(partial(_hook_secret, config, loop), loop.hurry)
     hooked = webhooks.listen(reactor, ship.proxy.hooks, hooks_of)
+    idling = Idling(ship, ship.settings.test_idle)
+    waking = listen(reactor, ship.proxy.wake, idling)
     git_hooks = lay_hooks(config.layout)
     config.layout.socket.unlink(missing_ok=True)
     loop.set_out(located(config.layout.headquarters, config.headquarters))
@@ -103,6 +107,7 @@ async def _sail(reactor: Any, config: Config, ship: Ship, stop: Deferred[bool]) 
         _lasting(loop.following.go()),
         _lasting(_hourly(reactor, loop.sweep)),
         _lasting(_hourly(reactor, ship.services.tidy)),
+        _lasting(_every(reactor, min(MINUTE, idling.seconds / 4) or HOUR, idling.look)),
         _lasting(parts.aboard.watch_addresses()),
     ]
     relay = Relay(ship, deploys, loop, parts.hosting, Commands(ship, loop, parts.point_to))
@@ -117,6 +122,7 @@ async def _sail(reactor: Any, config: Config, ship: Ship, stop: Deferred[bool]) 
         await listening.stopListening()
         await asked.stopListening()
         await hooked.stopListening()
+        await waking.stopListening()
         for one in lasting:
             one.cancel()
         loop.stop()
@@ -157,15 +163,19 @@ def _hook_secret(config: Config, loop: Loop) -> str:
 
 
 async def _hourly(reactor: Any, work: Callable[[], Awaitable[None]]) -> None:
+    await _every(reactor, HOUR, work)
+
+
+async def _every(reactor: Any, seconds: float, work: Callable[[], Awaitable[None]]) -> None:
     """Do `work` until cancelled; once that it fails does not end it."""
     while True:
-        await deferLater(reactor, HOUR)
+        await deferLater(reactor, seconds)
         try:
             await work()
         except CancelledError:
             raise
         except Exception:
-            _log.failure("what is done every hour failed")
+            _log.failure("what is done every {seconds:g} s failed", seconds=seconds)
 
 
 def _lasting(work: Coroutine[Any, Any, None]) -> Deferred[None]:

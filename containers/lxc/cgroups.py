@@ -96,12 +96,13 @@ class Cgroups:
         return next((one.process for one in self.members(name) if one.inside == INIT), None)
 
     def freeze(self, name: str, frozen: bool) -> None:
-        """Stop all of it where it is, or let it go on."""
+        """Stop all of it where it is, or let it go on. Nothing if it does not run."""
         directory = self.directory("freezer", name)
-        if self.controllers["freezer"].version == 1:
-            (directory / "freezer.state").write_text("FROZEN" if frozen else "THAWED")
-        else:
-            (directory / "cgroup.freeze").write_text("1" if frozen else "0")
+        with suppress(FileNotFoundError):
+            if self.controllers["freezer"].version == 1:
+                _write(directory / "freezer.state", "FROZEN" if frozen else "THAWED")
+            else:
+                _write(directory / "cgroup.freeze", "1" if frozen else "0")
 
     def names(self) -> set[str]:
         """The containers that have a cgroup, whether anything is in it or not."""
@@ -216,6 +217,12 @@ def _inside(pid: int) -> int:
         return 0
     line = next(line for line in status.splitlines() if line.startswith("NSpid:"))
     return int(line.split()[-1])
+
+
+def _write(file: Path, text: str) -> None:
+    """Into a file that is there: a cgroup's are not made by being written."""
+    with file.open("r+") as setting:
+        setting.write(text)
 
 
 def _remove(directory: Path) -> None:

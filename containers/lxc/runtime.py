@@ -65,6 +65,7 @@ class LxcRuntime:
     """
 
     name = "lxc"
+    freezes = True
     sandboxed, reason = True, ""
 
     def __init__(
@@ -158,6 +159,7 @@ class LxcRuntime:
         """As the interface says: beside the service if that runs, with its limits, else alone."""
         _check(container, argv)
         if self.cgroups.init(container.name) is not None:
+            await self.freeze(container, False)
             return await attach(
                 self._reactor, self.root, container, argv, env, output, limits, self._mark(),
                 as_root=root,
@@ -233,6 +235,7 @@ class LxcRuntime:
             return known.address if known else None
         if self.cgroups.init(container.name) is None:
             return None
+        self.cgroups.freeze(container.name, False)
         self._pool.claim(container.name, IPv4Address(known.address.host))
         self._serve(container, known, None)
         return known.address
@@ -259,6 +262,9 @@ class LxcRuntime:
                 await self._ask(name, grace)
         finally:
             await shielded(self._put_away(container, known.mark, service))
+
+    async def freeze(self, container: Container, frozen: bool) -> None:
+        await in_thread(self._reactor, self.cgroups.freeze, container.name, frozen)
 
     async def destroy(self, container: Container) -> None:
         await shielded(self._destroy(container))
@@ -434,6 +440,7 @@ class LxcRuntime:
 
     async def _ask(self, name: str, grace: float) -> None:
         """TERM to all of a service, and wait until all of it has ended, at most `grace` seconds."""
+        self.cgroups.freeze(name, False)
         found = await in_thread(self._reactor, self.cgroups.members, name)
         shell, init = (
             [one.process for one in found if one.inside == which]
@@ -461,6 +468,7 @@ class LxcRuntime:
         young = False
         while members := await in_thread(self._reactor, self.cgroups.members, name):
             young = not any(one.inside == cgroups.SHELL for one in members)
+            self.cgroups.freeze(name, False)  # what stands still does not even die
             ending = [one.process for one in members]
             inits = [one.process for one in members if one.inside == cgroups.INIT]
             await stopping.kill(self._reactor, inits or ending, ending)

@@ -291,3 +291,29 @@ def forget_the_boot(harbour: Harbour) -> None:
     for record in (harbour.root / "containers").glob("*/service.json"):
         known = json.loads(record.read_text())
         record.write_text(json.dumps({**known, "boot": "another"}))
+
+
+def frozen(harbour: Harbour, name: str) -> bool:
+    (tag,) = re.findall(r"lxc.cgroup.dir.container = (\S+)/", one_config(harbour))
+    (state,) = Path("/sys/fs/cgroup/freezer", tag).glob(f"{name}-*/freezer.state")
+    return state.read_text() == "FROZEN\n"
+
+
+def test_idle_test_services_stand_still(tmp_path: Path) -> None:
+    """A test service that nobody asks stands still; its first request is answered as any other,
+    also after nginx and the ship were gone, and a push replaces it as ever."""
+    with Harbour(tmp_path, {"STARPHLEET_TEST_IDLE": "1s"}) as harbour:
+        harbour.up()
+        app = harbour.app(web("one"))
+        url = app.push("idle").url
+        until(lambda: frozen(harbour, "idle"), "it stands still")
+        assert harbour.get(url).text == "one"
+        assert not frozen(harbour, "idle")
+        until(lambda: frozen(harbour, "idle"), "it stands still again")
+        harbour.kill()
+        harbour.up()
+        assert harbour.get(url).text == "one"
+        until(lambda: frozen(harbour, "idle"), "it stands still once more")
+        app.commit(web("two"))
+        app.push("idle")
+        assert harbour.get(url).text == "two"
