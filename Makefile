@@ -11,8 +11,10 @@ ROOMS := receiver hooks containers buildpacks proxy
 
 .PHONY: demo test voyages check lint bench clean
 
-demo: $(VENV)/installed .packages
-	$(BIN)/starphleet demo
+# RUNTIME=lxc for real containers.
+RUNTIME ?= process
+demo: $(VENV)/installed .packages $(if $(filter lxc,$(RUNTIME)),.lxc-packages)
+	STARPHLEET_RUNTIME=$(RUNTIME) $(BIN)/starphleet demo
 
 test: $(VENV)/developed .packages .test-packages
 	$(BIN)/pytest -n 2
@@ -43,9 +45,11 @@ $(VENV)/developed: $(VENV)/installed
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
-.PHONY: .packages .test-packages
+.PHONY: .packages .lxc-packages .test-packages
 .packages:
 	@overlay/usr/share/starphleet/packages $(PACKAGES)
+.lxc-packages:
+	@overlay/usr/share/starphleet/packages $(LXC_PACKAGES)
 .test-packages:
 	@overlay/usr/share/starphleet/packages $(TEST_PACKAGES)
 

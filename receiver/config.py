@@ -45,6 +45,7 @@ class Config:
     max_pack: int
     service_ports: range
     path: str
+    terminal: str
     git_env: Mapping[str, str]
     headquarters: str
     private_key: Path | None
@@ -109,6 +110,7 @@ def load(environ: Mapping[str, str] | None = None) -> Config:
         max_pack=read.size("STARPHLEET_MAX_PACK", 1024 * MB),
         service_ports=read.ports("STARPHLEET_SERVICE_PORTS", range(20000, 28000)),
         path=environ.get("PATH", "/usr/local/bin:/usr/bin:/bin"),
+        terminal=environ.get("TERM", "dumb"),
         git_env={
             **({"GIT_SSL_CAINFO": str(roots)} if roots else {}),
             **{name: given[name] for name in _PROXIES if name in given},

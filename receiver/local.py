@@ -194,8 +194,8 @@ def attach(config: Config, service: str, words: Sequence[str]) -> None:
         if answer.get("verdict"):
             raise ShipError(answer["verdict"])
         if "argv" in answer:
-            kept = {name: os.environ[name] for name in ("TERM",) if name in os.environ}
-            env = {"HOME": "/app", "LANG": "C.UTF-8", "PATH": SYSTEM_PATH, **answer["env"], **kept}
+            own = {"HOME": "/app", "LANG": "C.UTF-8", "PATH": SYSTEM_PATH}
+            env = {**own, **answer["env"], "TERM": config.terminal}
             command = [*INSIDE, *words] if words else [*INSIDE, *SHELL]
             sys.stdout.flush()
             os.execve(answer["argv"][0], [*answer["argv"], *command], env)  # noqa: S606
