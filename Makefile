@@ -5,7 +5,7 @@ PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 VENV := .venv
 BIN := $(VENV)/bin
 PACKAGES := git openssh-client nginx-light libnginx-mod-http-lua lua-resty-core bubblewrap python3-venv ruby ruby-bundler ruby-webrick ruby-rack nodejs npm
-LXC_PACKAGES := lxc mmdebstrap nftables iproute2 curl
+LXC_PACKAGES := lxc mmdebstrap nftables conntrack iproute2 curl
 TEST_PACKAGES := openssh-server git-lfs skopeo umoci docker-registry $(LXC_PACKAGES)
 ROOMS := receiver hooks containers buildpacks proxy
 

@@ -154,7 +154,8 @@ class Runtime(Protocol):
     ) -> Exit:
         """Run one command to its end, cwd the app directory, stdout and stderr merged.
 
-        As the container's `root` where the runtime has one, else as the user of its service.
+        As the container's `root` where the runtime has one, and only before it was started; else
+        as the user of its service.
 
         The environment is `env` and the runtime's own PATH, HOME, LANG, TMPDIR; nothing of the
         ship's. A limit, or cancellation of the awaiting coroutine, kills everything it started.
@@ -227,6 +228,10 @@ class Runtime(Protocol):
 
     async def restore(self, name: str, source: str, say: Say) -> None:
         """Make a base that is called `name` of a backup, a path or a URL; nothing if it exists."""
+        ...
+
+    async def uphold(self) -> None:
+        """Make anew what containers share on the host, if somebody took it away."""
         ...
 
     async def tidy(self) -> list[str]:

@@ -254,6 +254,9 @@ class ProcessRuntime:
     async def restore(self, name: str, source: str, say: Say) -> None:
         raise ContainerError(NOT_HERE)
 
+    async def uphold(self) -> None:
+        """There is nothing that containers share."""
+
     async def tidy(self) -> list[str]:
         return []
 

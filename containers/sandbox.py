@@ -156,6 +156,13 @@ def script(env: Mapping[str, str], *, cwd: str, without: Iterable[str] = ()) -> 
     return os.fsencode("{\n" + "\n".join(lines) + '\nexec "$@" </dev/null\n}\n')
 
 
+def exported(env: Mapping[str, str]) -> bytes:
+    """What a shell reads that is to have `env`."""
+    return os.fsencode(
+        "".join(f"export {name}={shlex.quote(value)}\n" for name, value in env.items())
+    )
+
+
 def _namespaces(box: Box, container: Container) -> list[str]:
     """Own pids, ipc, host name, cgroup view; not the network: services answer on the host's."""
     hostname = container.name[:63].rstrip(".-")

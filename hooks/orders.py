@@ -80,10 +80,7 @@ async def orders_of_push(
     ship: a push may ask for less.
     """
     files = await _files(repository, push.new)
-    own = read_env_file(files.get(".env", ""), ".env")
-    if "://" in own.get(BASE, ""):
-        raise Refused(f".env: {BASE}: a push may name a base of the ship, not fetch one")
-    environment = effective(own, phleet)
+    environment = effective(_own(files), phleet)
     return Orders(
         repository=repository,
         release=Release(push.service, _identity(environment, {}, bases), push.new),
@@ -114,7 +111,7 @@ async def orders_of_standing(
     who made the commit; `again` counts how often the same was wanted once more.
     """
     files = await _files(repository, commit) if repository else {}
-    environment = effective(read_env_file(files.get(".env", ""), ".env"), standing.environment)
+    environment = effective(_own(files), standing.environment)
     own = {"/": standing.content, "/again": str(again)}
     checked = healthcheck_path(environment, files.get("healthcheck"))
     return Orders(
@@ -141,6 +138,14 @@ def _identity(
     script = bases.get(environment.get(BASE, ""))
     based = {"/base": hashlib.sha256(script).hexdigest()} if script is not None else {}
     return configuration_id({**environment, **own, **based})
+
+
+def _own(files: Mapping[str, str]) -> dict[str, str]:
+    """The variables of a commit's `.env`, which may name a base of the ship, but not fetch one."""
+    own = read_env_file(files.get(".env", ""), ".env")
+    if "://" in own.get(BASE, ""):
+        raise Refused(f".env: {BASE}: only orders may say where a base is fetched from")
+    return own
 
 
 async def _files(repository: Repository, commit: str) -> dict[str, str]:

@@ -73,7 +73,7 @@ class Services:
             {
                 port: Address(one.host, port)
                 for one in now.values()
-                if one is not None and not one.orphaned
+                if one is not None and not one.orphaned and not one.stopped
                 for port in one.exposed
             }
         )
@@ -220,7 +220,14 @@ class Services:
         """Stop what serves, all at once; the ledger keeps it, so the next start brings it back."""
         serving = (await self.ledger.serving()).values()
         await gatherResults([Deferred.fromCoroutine(self._stop(one)) for one in serving])
+        for name, draining in list(self._retiring.items()):
+            draining.cancel()
+            await self.gone(name)
         await self.runtime.leave()
+
+    async def uphold(self) -> None:
+        """See to it that what containers share on the host is still there."""
+        await self.runtime.uphold()
 
     async def tidy(self) -> None:
         """Remove what nobody has used for long: base containers."""

@@ -107,6 +107,7 @@ async def _sail(reactor: Any, config: Config, ship: Ship, stop: Deferred[bool]) 
         _lasting(loop.following.go()),
         _lasting(_hourly(reactor, loop.sweep)),
         _lasting(_hourly(reactor, ship.services.tidy)),
+        _lasting(_every(reactor, MINUTE, ship.services.uphold)),
         _lasting(_every(reactor, min(MINUTE, idling.seconds / 4) or HOUR, idling.look)),
         _lasting(parts.aboard.watch_addresses()),
     ]

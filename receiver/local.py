@@ -26,7 +26,8 @@ from twisted.logger import (
 )
 
 from containers.log import tail
-from containers.sandbox import SYSTEM_PATH
+from containers.sandbox import SYSTEM_PATH, exported
+from containers.spawn import in_memory
 from hooks.deploy import KNOWN
 from hooks.errors import ShipError
 from hooks.layout import Layout
@@ -37,7 +38,7 @@ from receiver.headquarters.git import environment
 
 UP_SECONDS = 60.0
 DOWN_SECONDS = 60.0
-INSIDE = ("/bin/sh", "-c", 'cd "$HOME" && exec "$@"', "sh")
+INSIDE = ("/bin/sh", "-c", '. "$1" && shift && cd "$HOME" && exec "$@"', "sh")
 SHELL = ("/bin/sh", "-c", "if [ -x /bin/bash ]; then exec /bin/bash; else exec /bin/sh; fi")
 
 
@@ -195,10 +196,12 @@ def attach(config: Config, service: str, words: Sequence[str]) -> None:
             raise ShipError(answer["verdict"])
         if "argv" in answer:
             own = {"HOME": "/app", "LANG": "C.UTF-8", "PATH": SYSTEM_PATH}
-            env = {**own, **answer["env"], "TERM": config.terminal}
-            command = [*INSIDE, *words] if words else [*INSIDE, *SHELL]
+            # Read inside: an LD_PRELOAD of the service's must meet nothing that is root out here.
+            told = in_memory(exported({**own, **answer["env"], "TERM": config.terminal}))
+            os.set_inheritable(told, True)
+            command = [*INSIDE, f"/proc/self/fd/{told}", *(words or SHELL)]
             sys.stdout.flush()
-            os.execve(answer["argv"][0], [*answer["argv"], *command], env)  # noqa: S606
+            os.execve(answer["argv"][0], [*answer["argv"], *command], {})  # noqa: S606
 
 
 def git(config: Config, words: Sequence[str]) -> int:

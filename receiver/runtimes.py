@@ -6,6 +6,7 @@ from ipaddress import IPv4Address, ip_address
 from pathlib import Path
 from typing import Any
 
+from containers import files
 from containers.interface import ContainerError, Runtime
 from containers.lxc import made
 from containers.lxc.needs import missing
@@ -36,7 +37,7 @@ def choose(reactor: Any, config: Config) -> Runtime:
 
 def _there(containers: Path) -> str:
     """The runtime of the containers that an earlier ship left, "" if it left none."""
-    kinds = {made.is_made(one) for one in containers.iterdir() if one.is_dir()}
+    kinds = {made.is_made(one) for one in containers.iterdir() if files.NAME.match(one.name)}
     return "" if not kinds else "lxc" if kinds == {True} else "process"
 
 

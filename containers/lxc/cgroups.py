@@ -93,7 +93,8 @@ class Cgroups:
 
     def init(self, name: str) -> Process | None:
         """The first process of the container `name`, in whose end all of it ends."""
-        return next((one.process for one in self.members(name) if one.inside == INIT), None)
+        living = _living(self.directory("pids", name))
+        return next((one.process for one in living if one.inside == INIT), None)
 
     def freeze(self, name: str, frozen: bool) -> None:
         """Stop all of it where it is, or let it go on. Nothing if it does not run."""

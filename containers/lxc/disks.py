@@ -24,6 +24,7 @@ async def make(reactor: Any, image: Path, size: int) -> None:
         file.truncate(size)
     owner = f"root_owner={ROOT_OUTSIDE.uid}:{ROOT_OUTSIDE.gid}"
     await _tool(reactor, "mkfs.ext4", "-q", "-F", "-m", "0", "-E", owner, str(image))
+    await _tool(reactor, "sync", str(image))
 
 
 async def mount(reactor: Any, image: Path, at: Path) -> None:

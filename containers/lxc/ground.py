@@ -3,18 +3,23 @@ profiles, the host's name servers, and which network is theirs."""
 
 from __future__ import annotations
 
+import hashlib
 import os
+import re
+import shutil
 from ipaddress import IPv4Network
 from pathlib import Path
 
-from attrs import frozen
+from attrs import evolve, field, frozen
 
-from containers.interface import ContainerError
+from containers import files
+from containers.interface import ContainerError, Mount
 from containers.lxc import config, network
 from containers.lxc.idmap import ROOT_OUTSIDE
 
 NAME_SERVERS = Path("/etc/resolv.conf")
 BEHIND_STUB = Path("/run/systemd/resolve/resolv.conf")
+_STUB = re.compile(r"(?m)^\s*nameserver\s+(127\.|::1\s*$)")
 CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
 
 
@@ -23,6 +28,7 @@ class Ground:
     """`directory` and the parts of it."""
 
     directory: Path
+    _copied: set[Path] = field(factory=set)
 
     @property
     def layer(self) -> Path:
@@ -56,6 +62,23 @@ class Ground:
         for root in (False, True):
             _write(self.seccomp(root=root), config.seccomp(user_namespaces=root).encode())
 
+    def seen(self, mount: Mount) -> Mount:
+        """`mount` with a source that containers can reach: a copy, where only root can go.
+
+        Raises `ContainerError` if it is to be written to. Blocks while it copies: what is mounted
+        from such places, the provided buildpacks and certificates, is small.
+        """
+        closed = closed_to_others(mount.source)
+        if closed is None:
+            return mount
+        if mount.writable:
+            raise ContainerError(f"{mount.source}: {unreachable(closed)}")
+        copy = self.directory / "seen" / hashlib.sha256(str(mount.source).encode()).hexdigest()
+        if copy not in self._copied:
+            _copy(mount.source, copy)
+            self._copied.add(copy)
+        return evolve(mount, source=copy)
+
     def network(self, wanted: IPv4Network | None, tag: str) -> IPv4Network:
         """The ship's network: `wanted`, else the one it had, else one that nobody here uses."""
         note = self.directory / "network"
@@ -69,12 +92,43 @@ class Ground:
         return chosen
 
 
+def closed_to_others(path: Path) -> Path | None:
+    """The first directory on the way to `path` that only its owner and group may enter."""
+    ways = [*reversed(path.resolve().parents), *([path] if path.is_dir() else [])]
+    return next((one for one in ways if not one.stat().st_mode & 0o001), None)
+
+
+def unreachable(closed: Path) -> str:
+    return f"containers cannot enter {closed}: chmod o+x, or keep the ship elsewhere"
+
+
 def name_servers() -> str:
     """`/etc/resolv.conf`, or what is behind it where it names a stub on the host's loopback."""
     for path in (NAME_SERVERS, BEHIND_STUB):
-        if path.is_file() and "nameserver 127." not in (text := path.read_text()):
+        if path.is_file() and not _STUB.search(text := path.read_text()):
             return text
     return ""
+
+
+def _copy(source: Path, copy: Path) -> None:
+    """Anew each time, and for everybody to read."""
+    new = copy.with_name(f"{copy.name}.new")
+    for old in (new, copy):
+        if old.is_dir():
+            files.remove(old)
+        else:
+            old.unlink(missing_ok=True)
+    copy.parent.mkdir(exist_ok=True)
+    copy.parent.chmod(0o711)
+    if source.is_dir():
+        shutil.copytree(source, new, symlinks=True)
+    else:
+        shutil.copyfile(source, new)
+    for path in (new, *new.rglob("*")):
+        if not path.is_symlink():
+            mode = path.stat().st_mode
+            path.chmod(0o755 if path.is_dir() or mode & 0o100 else 0o644)
+    new.rename(copy)
 
 
 def _directory(path: Path) -> None:

@@ -4,25 +4,27 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from attrs import evolve
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, TimeoutError
 
 from containers import files, marks, record, sandbox, spawn, stopping
 from containers.boxing import DEFAULT_USER
 from containers.collect import fire
 from containers.interface import Container, ContainerError, Exit, Limits, Output
 from containers.lxc import cgroups, config, made, network, wrapping
-from containers.lxc.config import ROOT, Cage, Files
+from containers.lxc.config import Cage, Files
 from containers.lxc.idmap import INSIDE
 from containers.watching import Reader, shielded
 
 TOOLS = Path("/usr/bin")
 HOME, TMP = "/app", "/tmp"  # noqa: S108 - inside, its own
+UP_SECONDS = 60.0
 END = 5.0  # seconds for LXC's init to kill what does not listen to TERM, which it does after one
 # Without newuidmap on its PATH, LXC writes the map itself: root needs nobody's leave.
 NOWHERE = "/nonexistent"
@@ -94,7 +96,7 @@ async def launch(
             over = child.ended()
             over.addCallbacks(lambda _: fire(told, ""), lambda _: None)
             try:
-                _require_up(cage, await told)
+                _require_up(cage, await _in_time(reactor, told))
             except BaseException:
                 await shielded(child.put_down(END))
                 raise
@@ -116,21 +118,15 @@ async def attach(
     output: Output,
     limits: Limits,
     mark: str,
-    *,
-    as_root: bool,
 ) -> Exit:
     """Run one command in a container whose service runs. Ends what the command left behind."""
-    user = ROOT if as_root else INSIDE
     marking = _marked(container.directory, mark)
-    config = Files(container.directory / made.SERVICE).config
-    words = [str(TOOLS / "lxc-attach"), "-P", str(root), "-n", container.name, "-f", str(config)]
-    words += ["--clear-env", "-u", str(user.uid), "-g", str(user.gid)]
     # By its mark a process is found that has left its family.
-    words += [word for name in marks.NAMES for word in ("-v", f"{name}={marking[name]}")]
+    variables = [word for name in marks.NAMES for word in ("-v", f"{name}={marking[name]}")]
     try:
         done = await spawn.run(
             reactor,
-            [*words, "--", "/bin/sh", "-s", "--", *argv],
+            [*entrance(root, container, variables), "/bin/sh", "-s", "--", *argv],
             env=marking,
             cwd=Path("/"),
             stdin=sandbox.script(_environment(env), cwd=HOME, without=("container",)),
@@ -143,20 +139,28 @@ async def attach(
     return record.sandboxed_exit(done.exit)
 
 
-def entrance(root: Path, container: Container) -> list[str]:
+def entrance(root: Path, container: Container, options: Sequence[str] = ()) -> list[str]:
     """The argv that joins a container whose service runs, as the service's user."""
     config = Files(container.directory / made.SERVICE).config
     words = [str(TOOLS / "lxc-attach"), "-P", str(root), "-n", container.name, "-f", str(config)]
-    return [*words, "--keep-env", "-u", str(INSIDE.uid), "-g", str(INSIDE.gid), "--"]
+    return [*words, "--clear-env", "-u", str(INSIDE.uid), "-g", str(INSIDE.gid), *options, "--"]
 
 
 def ended(place: Files, exit: Exit) -> Exit:
     """`exit`, with the reason if it was for want of memory."""
     with suppress(FileNotFoundError):
         killed = cgroups.oom_kills(place.oom.read_text())
-        if killed and not exit.ok and not exit.reason:
+        # Else it was long ago, and of a process that its service did without.
+        if killed and exit.signal == signal.SIGKILL and not exit.reason:
             return evolve(exit, reason="out of memory: " + place.memory.read_text())
     return exit
+
+
+async def _in_time(reactor: Any, told: Deferred[str]) -> str:
+    try:
+        return await told.addTimeout(UP_SECONDS, reactor)
+    except TimeoutError:
+        return f"it did not come up within {UP_SECONDS:g} s"
 
 
 def _lay(cage: Cage) -> None:

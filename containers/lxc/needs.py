@@ -11,7 +11,7 @@ from containers.sandbox import SYSTEM_PATH
 
 TOOLS = {
     "lxc-execute": "lxc", "lxc-attach": "lxc", "mmdebstrap": "mmdebstrap", "nft": "nftables",
-    "ip": "iproute2", "nsenter": "util-linux", "mkfs.ext4": "e2fsprogs",
+    "conntrack": "conntrack", "ip": "iproute2", "nsenter": "util-linux", "mkfs.ext4": "e2fsprogs",
 }  # fmt: skip
 CONTROLLERS = ("memory", "pids", "cpu", "freezer")
 FILE_SYSTEMS = Path("/proc/filesystems")

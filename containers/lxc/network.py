@@ -9,8 +9,9 @@ anew when it is missing, and no rule of anybody else is touched.
 from __future__ import annotations
 
 import hashlib
+import re
 import socket
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
 from pathlib import Path
@@ -135,7 +136,7 @@ def taken_networks(tag: str) -> list[IPv4Network]:
     found = []
     for name, addresses in psutil.net_if_addrs().items():
         for one in addresses:
-            if one.family == socket.AF_INET and not name.startswith(tag):
+            if one.family == socket.AF_INET and one.netmask and not name.startswith(tag):
                 found.append(IPv4Network(f"{one.address}/{one.netmask}", strict=False))
     for line in Path("/proc/net/route").read_text().splitlines()[1:]:
         name, destination, _, _, _, _, _, mask, *_ = line.split()
@@ -183,8 +184,21 @@ def sysctls(plan: Plan) -> dict[str, str]:
             wanted[f"ipv6/conf/{zone.bridge}/accept_ra"] = "0"
             wanted[f"ipv6/conf/{zone.bridge}/forwarding"] = "1"
     if plan.ordered.network6 is not None:
+        wanted |= {f"ipv6/conf/{name}/accept_ra": "2" for name in _hearing_routers()}
         wanted["ipv6/conf/all/forwarding"] = "1"
     return wanted
+
+
+def _hearing_routers() -> list[str]:
+    """The host's interfaces that would lose their default route with the first forwarded packet."""
+    heard = SYSCTLS.glob("ipv6/conf/*/accept_ra")
+    return [
+        path.parent.name
+        for path in sorted(heard)
+        if path.read_text().strip() == "1"
+        and (INTERFACES / path.parent.name).exists()
+        and not (INTERFACES / path.parent.name / "brport").exists()
+    ]
 
 
 @frozen
@@ -224,6 +238,7 @@ def rules(plan: Plan, exposed: Sequence[Exposed]) -> str:
     type filter hook forward priority filter; policy accept;
     ct state established,related accept
     iifname {ours} oifname {ours} reject
+    iifname "{tests.bridge}" ip daddr 169.254.0.0/16 reject
     oifname {ours} ct status dnat accept
     oifname {ours} drop
   }}
@@ -275,10 +290,10 @@ class Net:
     _lock: DeferredLock = field(factory=DeferredLock)
 
     async def up(self) -> None:
-        """Make what is missing, once in the life of a ship. Raises `ContainerError`."""
+        """Make what is missing. Raises `ContainerError`."""
         await self._lock.acquire()
         try:
-            if not self._is_up:
+            if not (self._is_up and await self._stands()):
                 for words in links(self.plan):
                     await self._tool("ip", *words)
                 for name, value in sysctls(self.plan).items():
@@ -310,12 +325,45 @@ class Net:
         """Lead exactly these ports of the host's addresses to the same ports there."""
         await self._lock.acquire()
         try:
-            if ports != self._exposed:
-                self._exposed = dict(ports)
-                if self._is_up:
-                    await self._apply()
+            changed = dict(ports.items() ^ self._exposed.items())
+            self._exposed = dict(ports)
+            if changed and self._is_up:
+                await self._apply()
+                await self._forget_flows(sorted(changed))
         finally:
             self._lock.release()
+
+    async def clear(self, address: IPv4Address) -> None:
+        """Take away the interface that leads there: the kernel takes its time after a kill."""
+        veth = self.plan.veth(address)
+        if (INTERFACES / veth).exists():
+            with suppress(ContainerError):  # it has just gone by itself
+                await self._tool("ip", "link", "delete", veth)
+
+    async def clear_strays(self, owned: Collection[IPv4Address]) -> None:
+        """Take away the ship's interfaces that lead to none of these addresses."""
+        names = {self.plan.veth(address) for address in owned}
+        ours = re.compile(f"{self.plan.tag}[0-9a-f]{{4}}")
+        for link in psutil.net_if_addrs().keys() - names:
+            if ours.fullmatch(link):
+                with suppress(ContainerError):
+                    await self._tool("ip", "link", "delete", link)
+
+    async def _forget_flows(self, ports: Sequence[int]) -> None:
+        """UDP has no end that the kernel could see: a flow would go where it went before."""
+        for port in ports:
+            with suppress(ContainerError):  # there was none
+                await self._tool("conntrack", "-D", "-p", "udp", "--orig-port-dst", str(port))
+
+    async def _stands(self) -> bool:
+        """Whether the rules are there still: a firewall that is loaded anew may flush them all."""
+        try:
+            await self._tool("nft", "--terse", "list", "table", "inet", self.plan.tag)
+        except ContainerError:
+            return False
+        return all(
+            (INTERFACES / one.bridge).exists() for one in (self.plan.ordered, self.plan.tests)
+        )
 
     async def _apply(self) -> None:
         exposed = [Exposed(port, address) for port, address in sorted(self._exposed.items())]
@@ -365,6 +413,11 @@ class Pool:
     def claim(self, owner: str, address: IPv4Address) -> None:
         """Note that `owner` has this address already."""
         self._owners[address] = owner
+
+    @property
+    def owned(self) -> Collection[IPv4Address]:
+        """Those that are given out."""
+        return self._owners.keys()
 
     def release(self, owner: str) -> None:
         """Give back what `owner` has, if anything."""

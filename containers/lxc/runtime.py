@@ -7,6 +7,7 @@ import re
 import secrets
 import signal
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,7 @@ from containers.lxc import cgroups, disks, made, network
 from containers.lxc.backup import backup
 from containers.lxc.bases import Bases
 from containers.lxc.config import ROOT, Cage, Files, Stack
-from containers.lxc.ground import Ground
+from containers.lxc.ground import Ground, closed_to_others, unreachable
 from containers.lxc.idmap import INSIDE
 from containers.lxc.kinds import restored
 from containers.lxc.launching import attach, ended, entrance, execute, launch
@@ -50,6 +51,7 @@ BASE_LIMITS = Limits(processes=4096, seconds=3600.0, output=64 << 20)
 PROXIES = ("http_proxy", "https_proxy", "no_proxy")
 BASES_AGE = 7 * 86400.0  # seconds that a base is kept that nobody asks for
 MONITORS_END = 5.0  # seconds for LXC to take away what it made
+ADDRESS = "address"  # a container's own until it is destroyed: a route may lead there all the time
 RUN = "+run"  # what follows the name of a container in which a build runs; no name has a +
 
 
@@ -66,7 +68,6 @@ class LxcRuntime:
 
     name = "lxc"
     freezes = True
-    sandboxed, reason = True, ""
 
     def __init__(
         self,
@@ -87,6 +88,9 @@ class LxcRuntime:
         self.root = root.resolve()
         self.ground = Ground(home.resolve())
         self.ground.prepare()
+        for place in (self.root, self.ground.directory):
+            if closed := closed_to_others(place):
+                raise ContainerError(unreachable(closed))
         tag = network.tag_of(self.root)
         self.plan = network.plan(
             tag,
@@ -111,10 +115,11 @@ class LxcRuntime:
         self._services: dict[str, Service] = {}
         self._exits: dict[str, Exit] = {}
         self._running: dict[str, DeferredLock] = {}
+        self._starting: dict[str, DeferredLock] = {}
         for name in files.names(self.root):
-            known = record.read(self.root / name)
-            if known is not None:
-                self._pool.claim(name, IPv4Address(known.address.host))
+            address = _address_of(self.root / name)
+            if address is not None:
+                self._pool.claim(name, address)
 
     async def containerize(self, name: str, wish: Wish = WISH, say: Say = unsaid) -> Container:
         container = made.container_of(self.root, name)
@@ -156,14 +161,17 @@ class LxcRuntime:
         mounts: Sequence[Mount] = (),
         root: bool = False,
     ) -> Exit:
-        """As the interface says: beside the service if that runs, with its limits, else alone."""
+        """As the interface says: alone, or beside the service, with its limits, once there is one.
+        A service that is down has no place to run anything in."""
         _check(container, argv)
-        if self.cgroups.init(container.name) is not None:
+        if Files(container.directory / made.SERVICE).config.exists():
+            self._require_entrance(container)
+            if root:
+                raise ContainerError(f"{container.name} was started: nothing runs as root there")
             await self.freeze(container, False)
             return await attach(
-                self._reactor, self.root, container, argv, env, output, limits, self._mark(),
-                as_root=root,
-            )  # fmt: skip
+                self._reactor, self.root, container, argv, env, output, limits, self._mark()
+            )
         of = made.read(container)
         directory = container.directory
         built = made.upper(directory / made.BUILD)
@@ -193,6 +201,25 @@ class LxcRuntime:
 
         `env` may name the PORT. What is left of an earlier service of the container is killed.
         """
+        starting = self._starting.setdefault(container.name, DeferredLock())
+        await starting.acquire()
+        try:
+            return await self._start(container, argv, env, log, limits, mounts, address)
+        except OSError as error:
+            raise ContainerError(f"cannot start {container.name}: {error}") from error
+        finally:
+            starting.release()
+
+    async def _start(
+        self,
+        container: Container,
+        argv: Sequence[str],
+        env: Mapping[str, str],
+        log: Path,
+        limits: Limits,
+        mounts: Sequence[Mount],
+        address: Address | None,
+    ) -> Address:
         name = container.name
         _check(container, argv)
         if name in self._services:
@@ -203,7 +230,7 @@ class LxcRuntime:
         if of.disk is not None:
             await self._bound(container.directory, of.disk)
         port = _port(env.get("PORT", ""))
-        wanted = IPv4Address(address.host) if address else None
+        wanted = IPv4Address(address.host) if address else _address_of(container.directory)
         given = self._pool.reserve(name, self.plan.zone(ordered=of.ordered), wanted)
         directory = container.directory
         built, released = (made.upper(directory / part) for part in (made.BUILD, made.RELEASE))
@@ -214,17 +241,16 @@ class LxcRuntime:
                 name, Files(directory / made.SERVICE), stack, limits, mounts, given, port=port
             )
             made.cover(container)
+            (directory / ADDRESS).write_text(f"{given}\n")
             record.write(directory, known)
+            await self._net.clear(given)
             child = await launch(
                 self._reactor, self.root, directory, cage, argv, {**env, "PORT": str(port)}, log,
                 known.mark,
             )  # fmt: skip
-        except BaseException as error:
+        except BaseException:
             await shielded(self._kill(name))
             record.forget(container.directory)
-            self._pool.release(name)
-            if isinstance(error, OSError):
-                raise ContainerError(f"cannot start {name}: {error}") from error
             raise
         self._serve(container, known, child)
         return known.address
@@ -233,7 +259,9 @@ class LxcRuntime:
         known = record.read(container.directory)
         if known is None or container.name in self._services:
             return known.address if known else None
-        if self.cgroups.init(container.name) is None:
+        # A ship killed during the start leaves an init that waits for ever for its hook.
+        found = self.cgroups.members(container.name)
+        if not any(one.inside == cgroups.SHELL for one in found):
             return None
         self.cgroups.freeze(container.name, False)
         self._pool.claim(container.name, IPv4Address(known.address.host))
@@ -252,6 +280,7 @@ class LxcRuntime:
 
     async def stop(self, container: Container, *, grace: float) -> None:
         name = container.name
+        await self._settled(name)
         service = self._services.get(name)
         known = service.known if service else record.read(container.directory)
         if known is None:
@@ -261,7 +290,18 @@ class LxcRuntime:
                 service.stopping = True
                 await self._ask(name, grace)
         finally:
-            await shielded(self._put_away(container, known.mark, service))
+            try:
+                await shielded(self._put_away(container, known.mark, service))
+            except ContainerError:
+                if service is not None:  # it lives: its end is still to be told
+                    service.stopping = False
+                raise
+
+    async def _settled(self, name: str) -> None:
+        """Wait until nobody is starting it."""
+        starting = self._starting.get(name)
+        if starting is not None:
+            await starting.run(lambda: None)
 
     async def freeze(self, container: Container, frozen: bool) -> None:
         await in_thread(self._reactor, self.cgroups.freeze, container.name, frozen)
@@ -282,6 +322,7 @@ class LxcRuntime:
             return ours and (mark.directory, mark.run) not in services
 
         await stopping.kill_all(self._reactor, lambda: marks.members(unwanted))
+        await self._net.clear_strays(self._pool.owned)
         for name in self.names() - keep:
             await self.destroy(made.container_of(self.root, name))
         for name in keep & self.names():
@@ -291,9 +332,17 @@ class LxcRuntime:
         await self._net.expose({port: IPv4Address(one.host) for port, one in ports.items()})
 
     def entrance(self, container: Container) -> list[str]:
+        self._require_entrance(container)
+        return entrance(self.root, container)
+
+    def _require_entrance(self, container: Container) -> None:
         if self.cgroups.init(container.name) is None:
             raise ContainerError(f"{container.name} does not run")
-        return entrance(self.root, container)
+        if not self.cgroups.monitors(container.name):
+            raise ContainerError(
+                f"nobody can join {container.name}, for LXC's monitor of it was killed: "
+                "restart the service"
+            )
 
     async def backup(self, container: Container, file: Path) -> None:
         """As the interface says. What is written meanwhile may be in it or not."""
@@ -303,6 +352,10 @@ class LxcRuntime:
 
     async def restore(self, name: str, source: str, say: Say) -> None:
         await self.bases.layers(restored(name, source), say)
+
+    async def uphold(self) -> None:
+        if self._services:
+            await self._net.up()
 
     async def tidy(self) -> list[str]:
         used = made.used_layers(self.root, sorted(self.names()))
@@ -334,7 +387,10 @@ class LxcRuntime:
         try:
             cage = self._cage(running, place, stack, limits, mounts, address, root=root)
             mark = self._mark()
+            await self._net.clear(address)
             return await execute(self._reactor, self.root, directory, cage, argv, env, output, mark)
+        except OSError as error:
+            raise ContainerError(f"cannot run in {name}: {error}") from error
         finally:
             await shielded(self._kill(running))
             self._pool.release(running)
@@ -354,7 +410,7 @@ class LxcRuntime:
         lines = Lines(say)
         try:
             return await self._execute(
-                f"base{self._runs}", directory, stack, [*interpreter, SCRIPT],
+                f"base-{self._mark()}", directory, stack, [*interpreter, SCRIPT],
                 env={**self._env, "HOME": "/root", "DEBIAN_FRONTEND": "noninteractive"},
                 output=lines.take, limits=BASE_LIMITS, mounts=(Mount(file, SCRIPT),),
                 root=True, ordered=True,
@@ -390,7 +446,7 @@ class LxcRuntime:
             plan=self.plan,
             address=address,
             port=port,
-            mounts=tuple(mounts),
+            mounts=tuple(map(self.ground.seen, mounts)),
             resolv=self.ground.resolv,
             seccomp=self.ground.seccomp(root=root),
             hook=HOOK,
@@ -411,11 +467,12 @@ class LxcRuntime:
         name = container.name
 
         def over(exit: Exit) -> None:
-            self._services.pop(name, None)
-            self._exits[name] = exit
+            if self._services.get(name) is service:
+                del self._services[name]
+                self._exits[name] = exit
 
         self._exits.pop(name, None)
-        self._services[name] = Service(
+        service = self._services[name] = Service(
             known,
             gone=self._gone(name, child),
             close=lambda: self._close(container, child),
@@ -457,7 +514,6 @@ class LxcRuntime:
         known = record.read(container.directory)
         if known is None or known.mark == run:  # else it was started again meanwhile
             record.forget(container.directory)
-            self._pool.release(container.name)
 
     async def _kill(self, name: str) -> None:
         """End a container at once, and remove what its monitor left, if that was killed.
@@ -482,6 +538,7 @@ class LxcRuntime:
 
     async def _destroy(self, container: Container) -> None:
         name, directory = container.name, container.directory
+        await self._settled(name)
         service = self._services.get(name)
         for running in (name, f"{name}{RUN}"):
             await self._kill(running)
@@ -489,6 +546,7 @@ class LxcRuntime:
         await self._finish(container, service)
         self._exits.pop(name, None)
         self._running.pop(name, None)
+        self._starting.pop(name, None)
         self._pool.release(name)
         try:
             for there in (directory, directory.with_name(files.GOING + name)):
@@ -511,6 +569,12 @@ def _check(container: Container, argv: Sequence[str]) -> None:
         raise ContainerError(f"container {container.name}: there is no command to run")
     if not container.app.is_dir():
         raise ContainerError(f"there is no container {container.name}")
+
+
+def _address_of(directory: Path) -> IPv4Address | None:
+    with suppress(OSError, ValueError):
+        return IPv4Address((directory / ADDRESS).read_text().strip())
+    return None
 
 
 def _port(text: str) -> int:

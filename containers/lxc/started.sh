@@ -1,8 +1,9 @@
 #!/bin/sh
 # started DIRECTORY: LXC's start-host hook. The container is made, and nothing of it runs yet.
 #
-# Cuts it off from its neighbours, leads its ports to its service, and looks whether every limit
-# is in force. The word "up", or why it cannot run, goes to the pipe in DIRECTORY.
+# Cuts it off from its neighbours, bounds what no cgroup counts, leads its ports to its service, and
+# looks whether every limit is in force. The word "up", or why it cannot run, goes to the pipe in
+# DIRECTORY.
 PATH=/usr/sbin:/usr/bin:/sbin:/bin
 cd "$1" || exit
 {
@@ -10,22 +11,25 @@ cd "$1" || exit
   if [ -s veth ]; then
     echo 1 >"/sys/class/net/$(cat veth)/brport/isolated" || say 'its network is not cut off'
   fi
-  # Nothing else of the kernel's keeps IPv6 from leaving with the address of somebody else.
-  nsenter --net="/proc/$LXC_PID/ns/net" nft -f - <<OWN || say 'it could pretend to be somebody else'
+  # Two things that nothing else bounds: inotify is counted for all containers and the host's root
+  # together, and IPv6 leaves with whatever address a program asks for.
+  nsenter --user="/proc/$LXC_PID/ns/user" --net="/proc/$LXC_PID/ns/net" sh -c '
+    set -e
+    echo 64 >/proc/sys/user/max_inotify_instances
+    echo 65536 >/proc/sys/user/max_inotify_watches
+    [ ! -s inside.nft ] || echo 1 >/proc/sys/net/ipv4/conf/all/route_localnet
+    exec nft -f -
+  ' <<RULES || say 'its network is not bounded, or its ports do not lead to its service'
 table inet starphleet-own {
   chain output {
     type filter hook output priority filter;
     oifname "eth0" fib saddr type != local ip6 saddr != :: drop
   }
 }
-OWN
-  if [ -s inside.nft ]; then
-    nsenter --net="/proc/$LXC_PID/ns/net" sh -c '
-      echo 1 >/proc/sys/net/ipv4/conf/all/route_localnet && exec nft -f inside.nft
-    ' || say 'its ports do not lead to its service'
-  fi
+include "./inside.nft"
+RULES
   while read -r file value; do
     [ "$(cat "$file")" = "$value" ] || say "the limit $value is not in force: ${file##*/} $(cat "$file")"
   done <limits
   echo up
-} >up 2>&1
+} 1<>up 2>&1 # for reading too: then nobody has to listen

@@ -249,7 +249,7 @@ def apart(
 
 def _published_port(orders: StandingOrders) -> list[str]:
     port = orders.environment.get("PUBLISH_PORT", "0")
-    return [] if port in ("", "0") else [f"PUBLISH_PORT {port}"]
+    return [] if port in ("", "0") else [f"port {port}"]
 
 
 def _files_of(directory: Path) -> list[tuple[Path, str]]:

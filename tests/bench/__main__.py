@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from tests.bench.big import big
+from tests.bench.containers import CONTAINERS
 from tests.bench.flask import flask
 from tests.bench.measure import HEADINGS, Line, shown
 from tests.bench.nothing import nothing
@@ -25,6 +26,7 @@ COMPARISONS: dict[str, Comparison] = {
     "big": big,
     "start": start,
     "pulse": pulse,
+    **CONTAINERS,
 }
 
 

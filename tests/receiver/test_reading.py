@@ -205,7 +205,7 @@ class Refusals(ReadingCase):
         )
         self.assertEqual(sorted(found.orders), ["a", "d", "e"])
         self.assertEqual(found.refused["b/orders"], "b/orders: a/orders has x.example.com")
-        self.assertEqual(found.refused["c/orders"], "c/orders: a/orders has PUBLISH_PORT 5000")
+        self.assertEqual(found.refused["c/orders"], "c/orders: a/orders has port 5000")
 
     async def test_what_stands_for_all_must_be_right(self) -> None:
         """A `.starphleet` that fails, or is a link, refuses the commit: nothing is read of it."""
