@@ -60,8 +60,18 @@ class Site(Protocol):
         """Where a command there sees `pack.directory` (`pack.mount` is what must be mounted)."""
         ...
 
-    async def run(self, argv: Sequence[str], env: Mapping[str, str], output: Output) -> Outcome:
-        """Run a command to its end, cwd the app; stdout and stderr go to `output`."""
+    async def run(
+        self,
+        argv: Sequence[str],
+        env: Mapping[str, str],
+        output: Output,
+        *,
+        online: bool = True,
+    ) -> Outcome:
+        """Run a command to its end, cwd the app; stdout and stderr go to `output`.
+
+        One that is not to be `online` may have no network.
+        """
         ...
 
 
@@ -116,7 +126,7 @@ async def _ask(site: Site, pack: Pack, env: Mapping[str, str]) -> str | None:
     """The name that the pack's detect prints ('' if it prints none), `None` if it says no."""
     head = Head(DETECT_BYTES)
     argv = [*QUIETLY, f"{site.pack(pack)}/bin/detect", site.app]
-    outcome = await site.run(argv, env, head.feed)
+    outcome = await site.run(argv, env, head.feed, online=False)
     if outcome.reason or outcome.status is None:
         raise BuildError(f"{pack.name}: bin/detect failed ({outcome})")
     if not outcome.ok:
@@ -146,7 +156,8 @@ async def _release(
     if not (pack.directory / "bin" / "release").exists():
         return {}, {}
     head = Head(RELEASE_BYTES + 1)
-    outcome = await site.run([*QUIETLY, f"{site.pack(pack)}/bin/release", site.app], env, head.feed)
+    argv = [*QUIETLY, f"{site.pack(pack)}/bin/release", site.app]
+    outcome = await site.run(argv, env, head.feed, online=False)
     if not outcome.ok:
         raise BuildError(f"{pack.name}: bin/release failed ({outcome})")
     if len(head.data) > RELEASE_BYTES:

@@ -151,8 +151,11 @@ class Runtime(Protocol):
         limits: Limits,
         mounts: Sequence[Mount] = (),
         root: bool = False,
+        online: bool = True,
     ) -> Exit:
         """Run one command to its end, cwd the app directory, stdout and stderr merged.
+
+        One that is not to be `online` may have no network: making one takes its time.
 
         As the container's `root` where the runtime has one, and only before it was started; else
         as the user of its service.

@@ -138,6 +138,7 @@ class ProcessRuntime:
         limits: Limits,
         mounts: Sequence[Mount] = (),
         root: bool = False,
+        online: bool = True,
     ) -> Exit:
         """As the interface says; there is no root inside."""
         with self._command(container, argv, env, limits, mounts) as ready:

@@ -273,6 +273,7 @@ class _Site:
         output: Output,
         *,
         root: bool = False,
+        online: bool = True,
     ) -> Outcome:
         mounts = [self._cache_mount, self._env_mount, self._tools_mount, *self._roots_mount]
         mounts += dict.fromkeys(map(self._pack_mount, self.packs))
@@ -285,6 +286,7 @@ class _Site:
             limits=self.workshop.settings.build_limits,
             mounts=mounts,
             root=root,
+            online=online,
         )
         return outcome(exit)
 

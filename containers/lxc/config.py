@@ -11,7 +11,7 @@ from attrs import frozen
 from containers.interface import ContainerError, Limits, Mount
 from containers.lxc import idmap
 from containers.lxc.cgroups import MONITORS, Setting
-from containers.lxc.network import Plan
+from containers.lxc.network import Plan, mac
 from containers.sandbox import SHARED_MEMORY, User, is_place
 
 ROOT = User(0, 0)  # of the container
@@ -91,7 +91,7 @@ class Cage:
     """All that is decided about one start of a container. `below` is where its cgroup is.
 
     `port` is where its service is to listen; None for a command. `oom` is the file in which the
-    kernel counts its killings.
+    kernel counts its killings. One that is not `online` has nothing but a loopback.
     """
 
     name: str
@@ -109,6 +109,7 @@ class Cage:
     seccomp: Path
     hook: Path
     oom: Path
+    online: bool = True
 
 
 def text(cage: Cage) -> str:
@@ -176,11 +177,15 @@ def _rights(cage: Cage) -> list[str]:
 
 
 def _network(cage: Cage) -> list[str]:
+    if not cage.online:
+        return ["lxc.net.0.type = empty", "lxc.net.0.flags = up"]
     zone = cage.plan.zone_of(cage.address)
     lines = [
         "type = veth",
         f"link = {zone.bridge}",
         f"veth.pair = {cage.plan.veth(cage.address)}",
+        # Of the address: the host knows it by that for a while after it was started anew.
+        f"hwaddr = {mac(cage.plan.veth(cage.address))}",
         "flags = up",
         f"mtu = {cage.plan.mtu}",
         f"ipv4.address = {cage.address}/{zone.network.prefixlen}",

@@ -59,7 +59,7 @@ async def execute(
     )
     if not done.exit.ok and not done.exit.reason:
         _require_up(cage, cage.files.up.read_text())
-    return ended(cage.files, record.sandboxed_exit(done.exit))
+    return ended(cage.files, record.sandboxed_exit(done.exit), alone=True)
 
 
 async def launch(
@@ -146,12 +146,16 @@ def entrance(root: Path, container: Container, options: Sequence[str] = ()) -> l
     return [*words, "--clear-env", "-u", str(INSIDE.uid), "-g", str(INSIDE.gid), *options, "--"]
 
 
-def ended(place: Files, exit: Exit) -> Exit:
-    """`exit`, with the reason if it was for want of memory."""
+def ended(place: Files, exit: Exit, *, alone: bool = False) -> Exit:
+    """`exit`, with the reason if it was for want of memory.
+
+    A command that was `alone` failed by whatever was killed beside it; a service may have done
+    without, and ended for another reason long after.
+    """
     with suppress(FileNotFoundError):
         killed = cgroups.oom_kills(place.oom.read_text())
-        # Else it was long ago, and of a process that its service did without.
-        if killed and exit.signal == signal.SIGKILL and not exit.reason:
+        by_it = exit.signal == signal.SIGKILL or (alone and not exit.ok)
+        if killed and by_it and not exit.reason:
             return evolve(exit, reason="out of memory: " + place.memory.read_text())
     return exit
 
@@ -173,7 +177,7 @@ def _lay(cage: Cage) -> None:
     for path, text in (
         (place.hostname, f"{name}\n"),
         (place.hosts, network.hosts(cage.plan, cage.address, name)),
-        (place.directory / "veth", cage.plan.veth(cage.address)),
+        (place.directory / "veth", cage.plan.veth(cage.address) if cage.online else ""),
         (place.directory / "limits", limits),
         (place.directory / "inside.nft", network.inside(cage.port) if cage.port else ""),
         (place.memory, _memory(cage.limits)),

@@ -30,7 +30,10 @@ PRIVATE = [IPv4Network(one) for one in ("10.0.0.0/8", "172.16.0.0/12", "192.168.
 SIZE = 20  # of a ship's network: 4,094 containers
 INTERFACES = Path("/sys/class/net")
 SYSCTLS = Path("/proc/sys/net")
+INOTIFY = Path("/proc/sys/fs/inotify/max_user_instances")
+INSTANCES = 65536  # one count for all containers and the host's root; each container has 64
 SECONDS = 20.0  # for one command
+STANDS = 5.0  # seconds for which it is taken to be there still
 
 
 @frozen
@@ -165,7 +168,10 @@ def links(plan: Plan) -> list[list[str]]:
     commands = []
     for zone in (plan.ordered, plan.tests):
         if not (INTERFACES / zone.bridge).exists():
-            commands.append(["link", "add", zone.bridge, "type", "bridge", "forward_delay", "0"])
+            # Else it has the lowest of its ports' addresses, and whenever that one comes or goes,
+            # all the others send to an address that nobody has, for seconds.
+            own = ["address", mac(zone.bridge), "type", "bridge", "forward_delay", "0"]
+            commands.append(["link", "add", zone.bridge, *own])
         address = f"{zone.gateway}/{zone.network.prefixlen}"
         commands.append(["address", "replace", address, "dev", zone.bridge])
         if zone.network6 is not None:
@@ -173,6 +179,11 @@ def links(plan: Plan) -> list[list[str]]:
             commands.append(["address", "replace", address, "dev", zone.bridge, "nodad"])
         commands.append(["link", "set", zone.bridge, "mtu", str(plan.mtu), "up"])
     return commands
+
+
+def mac(name: str) -> str:
+    """An address for an interface of ours, by its name: locally administered, of one interface."""
+    return f"02:{hashlib.sha256(name.encode()).digest()[:5].hex(':')}"
 
 
 def sysctls(plan: Plan) -> dict[str, str]:
@@ -286,20 +297,30 @@ class Net:
     reactor: Any
     plan: Plan
     _exposed: dict[int, IPv4Address] = field(factory=dict)
+    _closed: set[IPv4Address] = field(factory=set)
     _is_up: bool = False
+    _stood: float = 0.0  # when it was last seen to be there
     _lock: DeferredLock = field(factory=DeferredLock)
 
     async def up(self) -> None:
         """Make what is missing. Raises `ContainerError`."""
         await self._lock.acquire()
         try:
-            if not (self._is_up and await self._stands()):
+            recently = self.reactor.seconds() - self._stood < STANDS
+            if not (self._is_up and (recently or await self._stands())):
                 for words in links(self.plan):
                     await self._tool("ip", *words)
                 for name, value in sysctls(self.plan).items():
                     _tell_kernel(SYSCTLS / name, value)
+                _tell_kernel_at_least(INOTIFY, INSTANCES)
+                for zone in (self.plan.ordered, self.plan.tests):
+                    flush = ("route", "flush", "type", "unreachable", "root", str(zone.network))
+                    await self._tool("ip", *flush)
+                self._closed.clear()
                 await self._apply()
                 self._is_up = True
+            if not recently:
+                self._stood = self.reactor.seconds()
         finally:
             self._lock.release()
 
@@ -339,6 +360,20 @@ class Net:
         if (INTERFACES / veth).exists():
             with suppress(ContainerError):  # it has just gone by itself
                 await self._tool("ip", "link", "delete", veth)
+
+    async def close(self, address: IPv4Address) -> None:
+        """Nobody is there: who asks is told at once, and does not wait for an answer."""
+        if address not in self._closed:
+            self._closed.add(address)
+            with suppress(ContainerError):
+                await self._tool("ip", "route", "replace", "unreachable", f"{address}/32")
+
+    async def open(self, address: IPv4Address) -> None:
+        """Somebody will be there again."""
+        if address in self._closed:
+            self._closed.remove(address)
+            with suppress(ContainerError):
+                await self._tool("ip", "route", "delete", "unreachable", f"{address}/32")
 
     async def clear_strays(self, owned: Collection[IPv4Address]) -> None:
         """Take away the ship's interfaces that lead to none of these addresses."""
@@ -385,6 +420,11 @@ class Net:
 def _tell_kernel(setting: Path, value: str) -> None:
     if setting.exists() and setting.read_text().strip() != value:
         setting.write_text(value)
+
+
+def _tell_kernel_at_least(setting: Path, least: int) -> None:
+    if setting.exists() and int(setting.read_text()) < least:
+        setting.write_text(str(least))
 
 
 @define

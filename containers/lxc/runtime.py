@@ -160,6 +160,7 @@ class LxcRuntime:
         limits: Limits,
         mounts: Sequence[Mount] = (),
         root: bool = False,
+        online: bool = True,
     ) -> Exit:
         """As the interface says: alone, or beside the service, with its limits, once there is one.
         A service that is down has no place to run anything in."""
@@ -181,7 +182,7 @@ class LxcRuntime:
         try:
             return await self._execute(
                 container.name, directory, stack, argv, env=env, output=output, limits=limits,
-                mounts=mounts, root=root, ordered=of.ordered,
+                mounts=mounts, root=root, ordered=of.ordered, online=online,
             )  # fmt: skip
         finally:
             running.release()
@@ -244,6 +245,7 @@ class LxcRuntime:
             (directory / ADDRESS).write_text(f"{given}\n")
             record.write(directory, known)
             await self._net.clear(given)
+            await self._net.open(given)
             child = await launch(
                 self._reactor, self.root, directory, cage, argv, {**env, "PORT": str(port)}, log,
                 known.mark,
@@ -323,6 +325,9 @@ class LxcRuntime:
 
         await stopping.kill_all(self._reactor, lambda: marks.members(unwanted))
         await self._net.clear_strays(self._pool.owned)
+        for name in keep & self.names():
+            if self.cgroups.init(name) is None:
+                await self._leave_address(made.container_of(self.root, name))
         for name in self.names() - keep:
             await self.destroy(made.container_of(self.root, name))
         for name in keep & self.names():
@@ -378,6 +383,7 @@ class LxcRuntime:
         mounts: Sequence[Mount] = (),
         root: bool,
         ordered: bool,
+        online: bool = True,
     ) -> Exit:
         """Run a command in a container that is there for it alone, below services in weight."""
         await self._net.up()
@@ -385,9 +391,12 @@ class LxcRuntime:
         address = self._pool.reserve(running, self.plan.zone(ordered=ordered))
         place = Files(directory / made.COMMAND)
         try:
-            cage = self._cage(running, place, stack, limits, mounts, address, root=root)
+            cage = self._cage(
+                running, place, stack, limits, mounts, address, root=root, online=online
+            )
             mark = self._mark()
             await self._net.clear(address)
+            await self._net.open(address)
             return await execute(self._reactor, self.root, directory, cage, argv, env, output, mark)
         except OSError as error:
             raise ContainerError(f"cannot run in {name}: {error}") from error
@@ -428,6 +437,7 @@ class LxcRuntime:
         address: IPv4Address,
         *,
         root: bool = False,
+        online: bool = True,
         port: int | None = None,
     ) -> Cage:
         """All that a container is begun with; without a `port` it is for a command."""
@@ -445,6 +455,7 @@ class LxcRuntime:
             below=self.plan.tag,
             plan=self.plan,
             address=address,
+            online=online,
             port=port,
             mounts=tuple(map(self.ground.seen, mounts)),
             resolv=self.ground.resolv,
@@ -489,6 +500,7 @@ class LxcRuntime:
     async def _close(self, container: Container, child: spawn.Child | None) -> Exit:
         """Put away what is left of a container that has ended."""
         await self._kill(container.name)
+        await self._leave_address(container)
         if child is None:
             return Exit()
         await child.close()
@@ -510,10 +522,16 @@ class LxcRuntime:
     async def _put_away(self, container: Container, run: str, service: Service | None) -> None:
         """End what is left of a service and forget that it was started."""
         await self._kill(container.name)
+        await self._leave_address(container)
         await self._finish(container, service)
         known = record.read(container.directory)
         if known is None or known.mark == run:  # else it was started again meanwhile
             record.forget(container.directory)
+
+    async def _leave_address(self, container: Container) -> None:
+        address = _address_of(container.directory)
+        if address is not None:
+            await self._net.close(address)
 
     async def _kill(self, name: str) -> None:
         """End a container at once, and remove what its monitor left, if that was killed.
@@ -547,6 +565,8 @@ class LxcRuntime:
         self._exits.pop(name, None)
         self._running.pop(name, None)
         self._starting.pop(name, None)
+        if (address := _address_of(directory)) is not None:
+            await self._net.open(address)
         self._pool.release(name)
         try:
             for there in (directory, directory.with_name(files.GOING + name)):

@@ -8,18 +8,16 @@ PATH=/usr/sbin:/usr/bin:/sbin:/bin
 cd "$1" || exit
 {
   say() { echo "$1"; exit 1; }
-  if [ -s veth ]; then
-    echo 1 >"/sys/class/net/$(cat veth)/brport/isolated" || say 'its network is not cut off'
-  fi
   # Two things that nothing else bounds: inotify is counted for all containers and the host's root
   # together, and IPv6 leaves with whatever address a program asks for.
   nsenter --user="/proc/$LXC_PID/ns/user" --net="/proc/$LXC_PID/ns/net" sh -c '
     set -e
     echo 64 >/proc/sys/user/max_inotify_instances
     echo 65536 >/proc/sys/user/max_inotify_watches
+    [ -s veth ] || exit 0
     [ ! -s inside.nft ] || echo 1 >/proc/sys/net/ipv4/conf/all/route_localnet
     exec nft -f -
-  ' <<RULES || say 'its network is not bounded, or its ports do not lead to its service'
+  ' <<RULES &
 table inet starphleet-own {
   chain output {
     type filter hook output priority filter;
@@ -28,8 +26,16 @@ table inet starphleet-own {
 }
 include "./inside.nft"
 RULES
+  inside=$!
+  if [ -s veth ]; then
+    read -r veth <veth
+    echo 1 >"/sys/class/net/$veth/brport/isolated" || say 'its network is not cut off'
+  fi
+  # A process for each would be most of what a start takes.
   while read -r file value; do
-    [ "$(cat "$file")" = "$value" ] || say "the limit $value is not in force: ${file##*/} $(cat "$file")"
+    read -r found <"$file"
+    [ "$found" = "$value" ] || say "the limit $value is not in force: ${file##*/} $found"
   done <limits
+  wait "$inside" || say 'its network is not bounded, or its ports do not lead to its service'
   echo up
 } 1<>up 2>&1 # for reading too: then nobody has to listen

@@ -21,7 +21,7 @@ def script(env: Mapping[str, str], *, without: Iterable[str] = ()) -> bytes:
     lines += [
         "unset __left",
         "trap '__left=1' USR1",
-        "trap : TERM INT HUP",
+        # No trap for TERM: a command that was just forked would have it, and not hear it.
         '"$@" </dev/null',
         "__status=$?",
         # As often as there is somebody to kill: the rest of the container, but for init.

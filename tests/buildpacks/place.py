@@ -129,7 +129,12 @@ class Place:
         return child
 
     async def run(
-        self, argv: Sequence[str], env: Mapping[str, str], output: Callable[[bytes], None]
+        self,
+        argv: Sequence[str],
+        env: Mapping[str, str],
+        output: Callable[[bytes], None],
+        *,
+        online: bool = True,
     ) -> Outcome:
         return await self.spawn(argv, env, output).ended
 

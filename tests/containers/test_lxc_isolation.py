@@ -185,6 +185,7 @@ class ProcessesTests(LxcScene):
             self.assertNotIn(self.secret, out, way)
             self.assertIn("No such process", out)
         self.assertIsNone(host.poll())
+        container = await self.make("b")
         _, out = await self.run_in(container, "sh", "-c", "ls -d /proc/[0-9]*")
         self.assertLessEqual(len(out.split()), 4)
         read = f'"memory": lambda: call("process_vm_readv", {host.pid}, there, 1, there, 1, 0)'
@@ -200,7 +201,8 @@ class ProcessesTests(LxcScene):
         for way, (_, out) in (await self.everywhere(one, "sh", "-c", script)).items():
             self.assertNotIn(self.secret, out, way)
         pids = [member.process.pid for member in self.runtime.cgroups.members("b")]
-        await self.run_in(one, "sh", "-c", f"kill -9 -1 {' '.join(map(str, pids))}", root=True)
+        kill = f"kill -9 -1 {' '.join(map(str, pids))}"
+        await self.run_in(await self.make("c"), "sh", "-c", kill, root=True)
         self.assertEqual([member.process.pid for member in self.runtime.cgroups.members("b")], pids)
 
     async def test_own_namespaces(self) -> None:

@@ -12,7 +12,7 @@ from tests.voyages import harbour as harbour_of
 from tests.voyages.base import Base
 from tests.voyages.harbour import Harbour
 
-BOTH = {"test_push", "test_headquarters", "test_survival", "test_load"}
+BOTH = {"test_push", "test_survival", "test_load"}
 """The modules whose voyages are made under both runtimes at each run of the tests."""
 
 

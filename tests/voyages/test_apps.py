@@ -16,7 +16,7 @@ ROOTS = Path("/etc/ssl/certs/ca-certificates.crt")
 
 
 @pytest.fixture(scope="module")
-def harbour(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Harbour]:
+def harbour(runtime: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Harbour]:
     """One ship for all apps."""
     with Harbour(tmp_path_factory.mktemp("harbour")) as harbour:
         harbour.up()

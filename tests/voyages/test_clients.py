@@ -19,7 +19,7 @@ MASTER = "refs/heads/master"
 
 
 @pytest.fixture(scope="module")
-def harbour(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Harbour]:
+def harbour(runtime: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Harbour]:
     """One ship for all clients; each pushes names of its own."""
     with Harbour(tmp_path_factory.mktemp("harbour")) as harbour:
         harbour.up()

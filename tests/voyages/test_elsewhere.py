@@ -21,14 +21,16 @@ POINTER = f"version https://git-lfs.github.com/spec/v1\noid sha256:{OID}\nsize {
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GitServer]:
+def server(runtime: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[GitServer]:
     server = GitServer(tmp_path_factory.mktemp("served"))
     yield server
     server.stop()
 
 
 @pytest.fixture(scope="module")
-def harbour(tmp_path_factory: pytest.TempPathFactory, server: GitServer) -> Iterator[Harbour]:
+def harbour(
+    runtime: str, tmp_path_factory: pytest.TempPathFactory, server: GitServer
+) -> Iterator[Harbour]:
     settings = {"STARPHLEET_PULSE": "1", "SSL_CERT_FILE": str(server.pem)}
     with Harbour(tmp_path_factory.mktemp("harbour"), settings) as harbour:
         harbour.up()

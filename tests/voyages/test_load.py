@@ -22,7 +22,7 @@ HAMMER = Path(__file__).with_name("hammer.py")
 
 
 @pytest.fixture(scope="module")
-def harbour(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Harbour]:
+def harbour(runtime: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Harbour]:
     """A ship that gives open requests a few seconds."""
     settings = {"STARPHLEET_DRAINSTOP_WAIT": str(WAIT)}
     with Harbour(tmp_path_factory.mktemp("harbour"), settings) as harbour:

@@ -13,7 +13,7 @@ from tests.voyages.harbour import App, Harbour, Said
 
 
 @pytest.fixture(scope="module")
-def harbour(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Harbour]:
+def harbour(runtime: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Harbour]:
     """One ship for all refusals: none of them may change anything."""
     with Harbour(tmp_path_factory.mktemp("harbour")) as harbour:
         harbour.up()
