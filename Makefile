@@ -7,6 +7,8 @@ BIN := $(VENV)/bin
 PACKAGES := git openssh-client nginx-light libnginx-mod-http-lua lua-resty-core bubblewrap python3-venv ruby ruby-bundler ruby-webrick ruby-rack nodejs npm
 LXC_PACKAGES := lxc mmdebstrap nftables conntrack iproute2 curl
 TEST_PACKAGES := openssh-server git-lfs skopeo umoci docker-registry $(LXC_PACKAGES)
+# More than there are processors: a voyage waits more than it computes.
+WORKERS := 3
 ROOMS := receiver hooks containers buildpacks proxy
 
 .PHONY: demo test voyages check lint bench clean
@@ -17,10 +19,10 @@ demo: $(VENV)/installed .packages $(if $(filter lxc,$(RUNTIME)),.lxc-packages)
 	STARPHLEET_RUNTIME=$(RUNTIME) $(BIN)/starphleet demo
 
 test: $(VENV)/developed .packages .test-packages
-	$(BIN)/pytest -n 2
+	$(BIN)/pytest -n $(WORKERS)
 
 voyages: $(VENV)/developed .packages .test-packages
-	VOYAGES_EVERYTHING=1 $(BIN)/pytest -n 2 tests/voyages
+	VOYAGES_EVERYTHING=1 $(BIN)/pytest -n $(WORKERS) tests/voyages
 
 check: lint test
 

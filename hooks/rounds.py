@@ -52,9 +52,12 @@ async def one_round(ship: Ship, now: float) -> None:
 
 
 async def housekeeping(ship: Ship, now: float) -> None:
-    """Pack repositories that have grown, and drop build caches that nobody has used for long."""
+    """Pack repositories that have grown, and drop what nobody has used for long: build caches, base
+    containers.
+    """
     for path in ship.layout.repositories.glob("*.git"):
         await ship.repository(path.stem).pack()
     for cache in ship.layout.caches.iterdir():
         if cache.stat().st_mtime < now - CACHE_DAYS * 86400:
             await in_thread(ship.reactor, shutil.rmtree, cache, True)
+    await ship.services.tidy()

@@ -105,8 +105,7 @@ async def _sail(reactor: Any, config: Config, ship: Ship, stop: Deferred[bool]) 
         _lasting(rounds(reactor, ship)),
         _lasting(ship.proxy.keep()),
         _lasting(loop.following.go()),
-        _lasting(_hourly(reactor, loop.sweep)),
-        _lasting(_hourly(reactor, ship.services.tidy)),
+        _lasting(_every(reactor, HOUR, loop.sweep)),
         _lasting(_every(reactor, MINUTE, ship.services.uphold)),
         _lasting(_every(reactor, min(MINUTE, idling.seconds / 4) or HOUR, idling.look)),
         _lasting(parts.aboard.watch_addresses()),
@@ -161,10 +160,6 @@ def _hook_secret(config: Config, loop: Loop) -> str:
     """What is set for this ship, else in `.starphleet` or the ship's own files."""
     given = loop.headquarters.environment if loop.headquarters else {}
     return config.hook_secret or given.get(webhooks.SECRET, "")
-
-
-async def _hourly(reactor: Any, work: Callable[[], Awaitable[None]]) -> None:
-    await _every(reactor, HOUR, work)
 
 
 async def _every(reactor: Any, seconds: float, work: Callable[[], Awaitable[None]]) -> None:

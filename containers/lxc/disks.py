@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from containers.interface import ContainerError, Limits
+from containers.lxc import made
 from containers.lxc.idmap import ROOT_OUTSIDE
 from containers.sandbox import SYSTEM_PATH
 from containers.spawn import run
@@ -14,6 +15,18 @@ from containers.spawn import run
 SECONDS = 60.0
 MOUNTS = Path("/proc/self/mountinfo")
 LEAST = 16 << 20  # bytes: less than that holds no file system worth the name
+
+
+async def bound(reactor: Any, directory: Path, size: int) -> None:
+    """Put the topmost layer of the container in `directory` into a file system of `size` bytes,
+    unless it is in it already."""
+    image, release = directory / made.IMAGE, directory / made.RELEASE
+    if not image.exists():
+        making = image.with_suffix(".new")
+        await make(reactor, making, size)
+        making.rename(image)
+    await mount(reactor, image, release)
+    lay_upper(release)
 
 
 async def make(reactor: Any, image: Path, size: int) -> None:

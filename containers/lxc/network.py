@@ -9,31 +9,21 @@ anew when it is missing, and no rule of anybody else is touched.
 from __future__ import annotations
 
 import hashlib
-import re
 import socket
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Sequence
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
 from pathlib import Path
-from typing import Any
 
 import psutil
-from attrs import define, field, frozen
-from twisted.internet.defer import DeferredLock
+from attrs import frozen
 
-from containers.interface import ContainerError, Limits
-from containers.sandbox import SYSTEM_PATH
-from containers.spawn import run
+from containers.interface import ContainerError
 
 CANDIDATES = IPv4Network("10.64.0.0/10")
 PRIVATE = [IPv4Network(one) for one in ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16")]
 SIZE = 20  # of a ship's network: 4,094 containers
 INTERFACES = Path("/sys/class/net")
 SYSCTLS = Path("/proc/sys/net")
-INOTIFY = Path("/proc/sys/fs/inotify/max_user_instances")
-INSTANCES = 65536  # one count for all containers and the host's root; each container has 64
-SECONDS = 20.0  # for one command
-STANDS = 5.0  # seconds for which it is taken to be there still
 
 
 @frozen
@@ -288,187 +278,6 @@ def inside(port: int) -> str:
   }}
 }}
 """
-
-
-@define(eq=False)
-class Net:
-    """The network as it is on the host: made when it is missing, and taken away."""
-
-    reactor: Any
-    plan: Plan
-    _exposed: dict[int, IPv4Address] = field(factory=dict)
-    _closed: set[IPv4Address] = field(factory=set)
-    _is_up: bool = False
-    _stood: float = 0.0  # when it was last seen to be there
-    _lock: DeferredLock = field(factory=DeferredLock)
-
-    async def up(self) -> None:
-        """Make what is missing. Raises `ContainerError`."""
-        await self._lock.acquire()
-        try:
-            recently = self.reactor.seconds() - self._stood < STANDS
-            if not (self._is_up and (recently or await self._stands())):
-                for words in links(self.plan):
-                    await self._tool("ip", *words)
-                for name, value in sysctls(self.plan).items():
-                    _tell_kernel(SYSCTLS / name, value)
-                _tell_kernel_at_least(INOTIFY, INSTANCES)
-                for zone in (self.plan.ordered, self.plan.tests):
-                    flush = ("route", "flush", "type", "unreachable", "root", str(zone.network))
-                    await self._tool("ip", *flush)
-                self._closed.clear()
-                await self._apply()
-                self._is_up = True
-            if not recently:
-                self._stood = self.reactor.seconds()
-        finally:
-            self._lock.release()
-
-    async def down(self) -> None:
-        """Take the bridges and rules away."""
-        await self._lock.acquire()
-        try:
-            for words in (
-                ("nft", "delete", "table", "inet", self.plan.tag),
-                *(
-                    ("ip", "link", "delete", zone.bridge)
-                    for zone in (self.plan.ordered, self.plan.tests)
-                    if (INTERFACES / zone.bridge).exists()
-                ),
-            ):
-                with suppress(ContainerError):
-                    await self._tool(*words)
-            self._is_up = False
-        finally:
-            self._lock.release()
-
-    async def expose(self, ports: Mapping[int, IPv4Address]) -> None:
-        """Lead exactly these ports of the host's addresses to the same ports there."""
-        await self._lock.acquire()
-        try:
-            changed = dict(ports.items() ^ self._exposed.items())
-            self._exposed = dict(ports)
-            if changed and self._is_up:
-                await self._apply()
-                await self._forget_flows(sorted(changed))
-        finally:
-            self._lock.release()
-
-    async def clear(self, address: IPv4Address) -> None:
-        """Take away the interface that leads there: the kernel takes its time after a kill."""
-        veth = self.plan.veth(address)
-        if (INTERFACES / veth).exists():
-            with suppress(ContainerError):  # it has just gone by itself
-                await self._tool("ip", "link", "delete", veth)
-
-    async def close(self, address: IPv4Address) -> None:
-        """Nobody is there: who asks is told at once, and does not wait for an answer."""
-        if address not in self._closed:
-            self._closed.add(address)
-            with suppress(ContainerError):
-                await self._tool("ip", "route", "replace", "unreachable", f"{address}/32")
-
-    async def open(self, address: IPv4Address) -> None:
-        """Somebody will be there again."""
-        if address in self._closed:
-            self._closed.remove(address)
-            with suppress(ContainerError):
-                await self._tool("ip", "route", "delete", "unreachable", f"{address}/32")
-
-    async def clear_strays(self, owned: Collection[IPv4Address]) -> None:
-        """Take away the ship's interfaces that lead to none of these addresses."""
-        names = {self.plan.veth(address) for address in owned}
-        ours = re.compile(f"{self.plan.tag}[0-9a-f]{{4}}")
-        for link in psutil.net_if_addrs().keys() - names:
-            if ours.fullmatch(link):
-                with suppress(ContainerError):
-                    await self._tool("ip", "link", "delete", link)
-
-    async def _forget_flows(self, ports: Sequence[int]) -> None:
-        """UDP has no end that the kernel could see: a flow would go where it went before."""
-        for port in ports:
-            with suppress(ContainerError):  # there was none
-                await self._tool("conntrack", "-D", "-p", "udp", "--orig-port-dst", str(port))
-
-    async def _stands(self) -> bool:
-        """Whether the rules are there still: a firewall that is loaded anew may flush them all."""
-        try:
-            await self._tool("nft", "--terse", "list", "table", "inet", self.plan.tag)
-        except ContainerError:
-            return False
-        return all(
-            (INTERFACES / one.bridge).exists() for one in (self.plan.ordered, self.plan.tests)
-        )
-
-    async def _apply(self) -> None:
-        exposed = [Exposed(port, address) for port, address in sorted(self._exposed.items())]
-        await self._tool("nft", "-f", "-", stdin=rules(self.plan, exposed).encode())
-
-    async def _tool(self, *words: str, stdin: bytes = b"") -> None:
-        done = await run(
-            self.reactor,
-            words,
-            env={"PATH": SYSTEM_PATH},
-            stdin=stdin,
-            limits=Limits(seconds=SECONDS),
-        )
-        if not done.exit.ok:
-            said = done.output.decode("utf-8", "replace").strip().partition("\n")[0]
-            raise ContainerError(f"the network of the containers: {words[0]}: {said}")
-
-
-def _tell_kernel(setting: Path, value: str) -> None:
-    if setting.exists() and setting.read_text().strip() != value:
-        setting.write_text(value)
-
-
-def _tell_kernel_at_least(setting: Path, least: int) -> None:
-    if setting.exists() and int(setting.read_text()) < least:
-        setting.write_text(str(least))
-
-
-@define
-class Pool:
-    """Which addresses are given out, each to one container at a time. Ownership is in memory."""
-
-    plan: Plan
-    _owners: dict[IPv4Address, str] = field(factory=dict)
-    _next: dict[str, int] = field(factory=dict)
-
-    def reserve(self, owner: str, zone: Zone, wanted: IPv4Address | None = None) -> IPv4Address:
-        """An address of `zone`, `wanted` if that is free. Goes round, so that one just given back
-        is the last to be given out again. Raises `ContainerError` if none is free.
-        """
-        self.release(owner)
-        if wanted is not None and wanted in self._round(zone) and wanted not in self._owners:
-            self._owners[wanted] = owner
-            return wanted
-        for address in self._round(zone):
-            if address not in self._owners:
-                self._next[zone.bridge] = int(address) - int(zone.network[0]) + 1
-                self._owners[address] = owner
-                return address
-        raise ContainerError(f"no address is free in {zone.network}")
-
-    def claim(self, owner: str, address: IPv4Address) -> None:
-        """Note that `owner` has this address already."""
-        self._owners[address] = owner
-
-    @property
-    def owned(self) -> Collection[IPv4Address]:
-        """Those that are given out."""
-        return self._owners.keys()
-
-    def release(self, owner: str) -> None:
-        """Give back what `owner` has, if anything."""
-        for address in [one for one, other in self._owners.items() if other == owner]:
-            del self._owners[address]
-
-    def _round(self, zone: Zone) -> Iterator[IPv4Address]:
-        first, count = 2, zone.network.num_addresses - 3  # not the network, the ship, all at once
-        begin = self._next.get(zone.bridge, first)
-        for step in range(count):
-            yield zone.network[first + (begin - first + step) % count]
 
 
 def hosts(plan: Plan, address: IPv4Address, name: str) -> str:

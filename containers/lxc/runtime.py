@@ -5,14 +5,13 @@ from __future__ import annotations
 import os
 import re
 import secrets
-import signal
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 from typing import Any
 
-from twisted.internet.defer import Deferred, DeferredLock
+from twisted.internet.defer import DeferredLock
 
 from containers import files, marks, proc, record, spawn, stopping
 from containers.boxing import DEFAULT_USER
@@ -32,25 +31,27 @@ from containers.interface import (
 from containers.lxc import cgroups, disks, made, network
 from containers.lxc.backup import backup
 from containers.lxc.bases import Bases
-from containers.lxc.config import ROOT, Cage, Files, Stack
+from containers.lxc.caging import Cages
+from containers.lxc.config import Files, Stack
+from containers.lxc.disks import bound
+from containers.lxc.ending import ask, kill
 from containers.lxc.ground import Ground, closed_to_others, unreachable
-from containers.lxc.idmap import INSIDE
 from containers.lxc.kinds import restored
 from containers.lxc.launching import attach, ended, entrance, execute, launch
 from containers.lxc.made import Made
+from containers.lxc.net import Net
+from containers.lxc.pool import Pool
 from containers.lxc.progress import Lines
 from containers.proc import open_processes
 from containers.record import Record
 from containers.service import Service
-from containers.watching import all_ended, in_thread, shielded, within
+from containers.watching import all_ended, in_thread, shielded
 
-HOOK = Path(__file__).parent / "started.sh"
 PORT = 3000  # of a service that is told no other
 SCRIPT = "/script"  # of a base, inside
 BASE_LIMITS = Limits(processes=4096, seconds=3600.0, output=64 << 20)
 PROXIES = ("http_proxy", "https_proxy", "no_proxy")
 BASES_AGE = 7 * 86400.0  # seconds that a base is kept that nobody asks for
-MONITORS_END = 5.0  # seconds for LXC to take away what it made
 ADDRESS = "address"  # a container's own until it is destroyed: a route may lead there all the time
 RUN = "+run"  # what follows the name of a container in which a build runs; no name has a +
 
@@ -110,8 +111,9 @@ class LxcRuntime:
         self._budget = budget
         self._token = secrets.token_hex(8)
         self._runs = 0
-        self._net = network.Net(reactor, self.plan)
-        self._pool = network.Pool(self.plan)
+        self._net = Net(reactor, self.plan)
+        self._pool = Pool(self.plan)
+        self._cages = Cages(self.plan, self.cgroups, self.ground)
         self._services: dict[str, Service] = {}
         self._exits: dict[str, Exit] = {}
         self._running: dict[str, DeferredLock] = {}
@@ -229,7 +231,7 @@ class LxcRuntime:
         await self._net.up()
         await self._kill(name)
         if of.disk is not None:
-            await self._bound(container.directory, of.disk)
+            await bound(self._reactor, container.directory, of.disk)
         port = _port(env.get("PORT", ""))
         wanted = IPv4Address(address.host) if address else _address_of(container.directory)
         given = self._pool.reserve(name, self.plan.zone(ordered=of.ordered), wanted)
@@ -238,7 +240,7 @@ class LxcRuntime:
         stack = Stack((built, *of.layers), released)
         known = Record(Address(str(given), port), self._mark())
         try:
-            cage = self._cage(
+            cage = self._cages.cage(
                 name, Files(directory / made.SERVICE), stack, limits, mounts, given, port=port
             )
             made.cover(container)
@@ -290,7 +292,7 @@ class LxcRuntime:
         try:
             if service is not None and grace > 0:
                 service.stopping = True
-                await self._ask(name, grace)
+                await ask(self._reactor, self.cgroups, name, grace)
         finally:
             try:
                 await shielded(self._put_away(container, known.mark, service))
@@ -391,7 +393,7 @@ class LxcRuntime:
         address = self._pool.reserve(running, self.plan.zone(ordered=ordered))
         place = Files(directory / made.COMMAND)
         try:
-            cage = self._cage(
+            cage = self._cages.cage(
                 running, place, stack, limits, mounts, address, root=root, online=online
             )
             mark = self._mark()
@@ -427,53 +429,6 @@ class LxcRuntime:
         finally:
             os.chown(directory, 0, 0)
 
-    def _cage(
-        self,
-        name: str,
-        place: Files,
-        stack: Stack,
-        limits: Limits,
-        mounts: Sequence[Mount],
-        address: IPv4Address,
-        *,
-        root: bool = False,
-        online: bool = True,
-        port: int | None = None,
-    ) -> Cage:
-        """All that a container is begun with; without a `port` it is for a command."""
-        for mount in mounts:
-            if mount.writable:
-                files.own_top(mount.source, DEFAULT_USER)
-        weight = cgroups.SERVICE_WEIGHT if port else cgroups.BUILD_WEIGHT
-        return Cage(
-            name=name,
-            stack=stack,
-            files=place,
-            user=ROOT if root else INSIDE,
-            settings=tuple(self.cgroups.settings(name, limits, weight=weight)),
-            limits=limits,
-            below=self.plan.tag,
-            plan=self.plan,
-            address=address,
-            online=online,
-            port=port,
-            mounts=tuple(map(self.ground.seen, mounts)),
-            resolv=self.ground.resolv,
-            seccomp=self.ground.seccomp(root=root),
-            hook=HOOK,
-            oom=self.cgroups.oom_file(name),
-        )
-
-    async def _bound(self, directory: Path, size: int) -> None:
-        """Put the topmost layer into a file system of `size` bytes, unless it is in it already."""
-        image, release = directory / made.IMAGE, directory / made.RELEASE
-        if not image.exists():
-            making = image.with_suffix(".new")
-            await disks.make(self._reactor, making, size)
-            making.rename(image)
-        await disks.mount(self._reactor, image, release)
-        disks.lay_upper(release)
-
     def _serve(self, container: Container, known: Record, child: spawn.Child | None) -> None:
         name = container.name
 
@@ -507,18 +462,6 @@ class LxcRuntime:
         place = Files(container.directory / made.SERVICE)
         return ended(place, record.sandboxed_exit(child.exit))
 
-    async def _ask(self, name: str, grace: float) -> None:
-        """TERM to all of a service, and wait until all of it has ended, at most `grace` seconds."""
-        self.cgroups.freeze(name, False)
-        found = await in_thread(self._reactor, self.cgroups.members, name)
-        shell, init = (
-            [one.process for one in found if one.inside == which]
-            for which in (cgroups.SHELL, cgroups.INIT)
-        )
-        stopping.tell(shell, signal.SIGUSR1)
-        asked = [one.process for one in found if one.inside > cgroups.SHELL]
-        await stopping.term(self._reactor, asked, init, grace)
-
     async def _put_away(self, container: Container, run: str, service: Service | None) -> None:
         """End what is left of a service and forget that it was started."""
         await self._kill(container.name)
@@ -534,25 +477,7 @@ class LxcRuntime:
             await self._net.close(address)
 
     async def _kill(self, name: str) -> None:
-        """End a container at once, and remove what its monitor left, if that was killed.
-
-        The kernel ends all that is in the namespace of an init that is killed; then its monitor
-        takes away what LXC made, and ends.
-        """
-        young = False
-        while members := await in_thread(self._reactor, self.cgroups.members, name):
-            young = not any(one.inside == cgroups.SHELL for one in members)
-            self.cgroups.freeze(name, False)  # what stands still does not even die
-            ending = [one.process for one in members]
-            inits = [one.process for one in members if one.inside == cgroups.INIT]
-            await stopping.kill(self._reactor, inits or ending, ending)
-        if young:  # its monitor would wait for ever for what init was about to tell it
-            stopping.tell(self.cgroups.monitors(name), signal.SIGKILL)
-        monitors = open_processes(self.cgroups.monitors(name))
-        over = Deferred.fromCoroutine(all_ended(self._reactor, monitors))
-        if not await within(self._reactor, over, MONITORS_END):
-            stopping.tell(self.cgroups.monitors(name), signal.SIGKILL)
-        self.cgroups.remove(name)
+        await kill(self._reactor, self.cgroups, name)
 
     async def _destroy(self, container: Container) -> None:
         name, directory = container.name, container.directory

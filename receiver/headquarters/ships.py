@@ -46,6 +46,7 @@ _SAID_NO = re.compile(r"^(?:remote: )?(?:ERROR|error|fatal): (.+)$", re.MULTILIN
 _VIRTUAL = re.compile(
     r"lo\d*|(?:br-|cali|cilium|cni|docker|dummy|flannel|ifb|lxc|lxdbr|podman|ship|tailscale|tap|tun"
     r"|vboxnet|veth|virbr|vmnet|vnet|weave|wg).*"
+    r"|sp[0-9a-f]{6}(?:[ot]|[0-9a-f]{4})"  # a ship's own bridges, and what leads to its containers
 )
 
 Fetch = Callable[[Source, str], Awaitable[Repository]]

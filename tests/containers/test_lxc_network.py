@@ -24,7 +24,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from containers.interface import ContainerError
 from containers.lxc import network
-from containers.lxc.network import CANDIDATES, Exposed, Plan, Pool
+from containers.lxc.network import CANDIDATES, Exposed, Plan
+from containers.lxc.pool import Pool
 from containers.sandbox import SYSTEM_PATH
 from tests.hooks.scene import scratch
 
@@ -346,7 +347,8 @@ from ipaddress import IPv4Address, IPv4Network
 from twisted.internet.defer import Deferred
 from twisted.internet.task import react
 from containers.interface import ContainerError
-from containers.lxc.network import Net, plan
+from containers.lxc.net import Net
+from containers.lxc.network import plan
 async def main(reactor, words, *steps):
     tag, block, host, port, reach, ipv6, mtu = json.loads(words)
     front = (IPv4Address(host), port)

@@ -1,0 +1,69 @@
+"""All that a container is begun with, put together from what the ship has."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from ipaddress import IPv4Address
+from pathlib import Path
+
+from attrs import frozen
+
+from containers import files
+from containers.boxing import DEFAULT_USER
+from containers.interface import Limits, Mount
+from containers.lxc.cgroups import BUILD_WEIGHT, SERVICE_WEIGHT, Cgroups
+from containers.lxc.config import ROOT, Cage, Files, Stack
+from containers.lxc.ground import Ground
+from containers.lxc.idmap import INSIDE
+from containers.lxc.network import Plan
+
+HOOK = Path(__file__).parent / "started.sh"
+
+
+@frozen
+class Cages:
+    """What all containers of a ship have in common."""
+
+    plan: Plan
+    cgroups: Cgroups
+    ground: Ground
+
+    def cage(
+        self,
+        name: str,
+        place: Files,
+        stack: Stack,
+        limits: Limits,
+        mounts: Sequence[Mount],
+        address: IPv4Address,
+        *,
+        root: bool = False,
+        online: bool = True,
+        port: int | None = None,
+    ) -> Cage:
+        """The cage of a service; without a `port`, of a command, which counts less on the CPUs.
+
+        Hands what is mounted to be written to, to the service's user. Raises `ContainerError`.
+        """
+        for mount in mounts:
+            if mount.writable:
+                files.own_top(mount.source, DEFAULT_USER)
+        weight = SERVICE_WEIGHT if port else BUILD_WEIGHT
+        return Cage(
+            name=name,
+            stack=stack,
+            files=place,
+            user=ROOT if root else INSIDE,
+            settings=tuple(self.cgroups.settings(name, limits, weight=weight)),
+            limits=limits,
+            below=self.plan.tag,
+            plan=self.plan,
+            address=address,
+            online=online,
+            port=port,
+            mounts=tuple(map(self.ground.seen, mounts)),
+            resolv=self.ground.resolv,
+            seccomp=self.ground.seccomp(root=root),
+            hook=HOOK,
+            oom=self.cgroups.oom_file(name),
+        )
