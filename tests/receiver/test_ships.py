@@ -70,7 +70,10 @@ class Addresses(SynchronousTestCase):
             "eth1": ["10.0.0.9", "fe80::1%eth1", "52:54:00:12:34:56"],
             "enp0s3": ["192.0.2.20", "2a01:4f8::7", "fd00::7", "192.0.2.3"],
             "wlan0": ["169.254.3.4", "0.0.0.0"],
-            **{name: ["10.9.9.9"] for name in ("docker0", "lxcbr0", "veth1a", "virbr0", "br-0f", "sp0a1b2co")},
+            **{
+                name: ["10.9.9.9"]
+                for name in ("docker0", "lxcbr0", "veth1a", "virbr0", "br-0f", "sp0a1b2co")
+            },
             **{name: ["10.9.9.9"] for name in ("tun0", "wg0", "lxdbr0", "tailscale0", "ship0")},
         }
         self.assertEqual(reachable(given), ("10.0.0.9", "192.0.2.3", "192.0.2.20", "2a01:4f8::7"))
