@@ -25,6 +25,7 @@ from hooks.layout import Layout
 from hooks.ledger import Launch
 from hooks.orders import Orders
 from hooks.repository import Repository
+from hooks.room import Room, bounded
 from hooks.say import Say
 from hooks.settings import Settings
 from hooks.standing import Job
@@ -278,17 +279,23 @@ class _Site:
         mounts = [self._cache_mount, self._env_mount, self._tools_mount, *self._roots_mount]
         mounts += dict.fromkeys(map(self._pack_mount, self.packs))
         mounts += shared(self.workshop.layout, self.container) if self.ordered else ()
-        exit = await self.workshop.runtime.run(
+        workshop, limits = self.workshop, self.workshop.settings.build_limits
+        running = workshop.runtime.run(
             self.container,
             argv,
             env=env,
             output=output,
-            limits=self.workshop.settings.build_limits,
+            limits=limits,
             mounts=mounts,
             root=root,
             online=online,
         )
-        return outcome(exit)
+        writes = (self.container.directory, self.cache_source)
+        room = Room(writes, limits.disk, workshop.settings.free_disk)
+        ended = await bounded(workshop.reactor, running, room)
+        if ended.for_room:  # what fills the disk may be what it kept
+            await in_thread(workshop.reactor, remove, self.cache_source)
+        return outcome(ended.exit)
 
     @property
     def _cache_mount(self) -> Mount:

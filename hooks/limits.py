@@ -50,6 +50,12 @@ def within(wanted: Limits, most: Limits) -> Limits:
     )
 
 
+def usual_memory(total: int) -> int:
+    """What a service may have that nobody bounds, on a host with `total` bytes: as much as most
+    need, and no more than a small host could ever have free."""
+    return min(1024 * MB, total // 2)
+
+
 def require_memory(wanted: int | None, available: int) -> None:
     """`Refused` when a service asks for more memory (bytes) than the host has free."""
     if wanted is not None and wanted > available:

@@ -35,7 +35,12 @@ class Settings:
     free_disk: int = 256 * MB
     service_limits: Limits = Limits(memory=1024 * MB, processes=256, files=4096)
     build_limits: Limits = Limits(
-        memory=4096 * MB, processes=1024, files=4096, seconds=900.0, output=64 * MB
+        memory=4096 * MB,
+        processes=1024,
+        disk=16384 * MB,
+        files=4096,
+        seconds=900.0,
+        output=64 * MB,
     )
     service_log: int = 16 * MB
     build_env: Mapping[str, str] = field(factory=dict)

@@ -117,8 +117,9 @@ class Ship:
         await self.services.gone(name)
         if name in self.runtime.names():
             await self.runtime.destroy(Container(name, self.layout.containers / name))
-        self.layout.require_room(self.settings.free_disk + (orders.limits.disk or 0))
-        require_memory(orders.limits.memory, psutil.virtual_memory().available)
+        limits = over(self.settings.service_limits, orders.limits)
+        self.layout.require_room(self.settings.free_disk + (limits.disk or 0))
+        require_memory(limits.memory, psutil.virtual_memory().available)
         container = await self.runtime.containerize(name, self._wish(orders), say.header)
         if orders.standing is not None:
             beside = self.layout.beside(name)

@@ -10,13 +10,14 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
+import psutil
 from attrs import field, frozen
 
 from containers.interface import Limits
 from hooks.environment import read_env_file
 from hooks.errors import Refused
 from hooks.layout import Layout
-from hooks.limits import read_share, read_size
+from hooks.limits import read_share, read_size, usual_memory
 from hooks.push import read_duration
 from hooks.settings import MB, Settings
 
@@ -83,7 +84,7 @@ def load(environ: Mapping[str, str] | None = None) -> Config:
         deploys_at_once=read.count("STARPHLEET_DEPLOYS_AT_ONCE", max(2, os.cpu_count() or 2)),
         free_disk=read.size("STARPHLEET_FREE_DISK", 256 * MB),
         service_limits=Limits(
-            memory=read.size("STARPHLEET_MEMORY", 1024 * MB),
+            memory=read.size("STARPHLEET_MEMORY", usual_memory(psutil.virtual_memory().total)),
             processes=read.count("STARPHLEET_PIDS", 256),
             cpus=read.share("STARPHLEET_CPUS"),
             disk=read.size_or_none("STARPHLEET_DISK"),
@@ -92,6 +93,7 @@ def load(environ: Mapping[str, str] | None = None) -> Config:
         build_limits=Limits(
             memory=read.size("STARPHLEET_BUILD_MEMORY", 4096 * MB),
             processes=read.count("STARPHLEET_BUILD_PIDS", 1024),
+            disk=read.size("STARPHLEET_BUILD_DISK", 16384 * MB),
             files=files,
             seconds=float(read.count("STARPHLEET_BUILD_TIMEOUT", 900)),
             output=read.size("STARPHLEET_BUILD_OUTPUT", 64 * MB),

@@ -17,7 +17,7 @@ from containers.lxc.ground import Ground
 from containers.lxc.idmap import INSIDE
 from containers.lxc.network import Plan
 
-HOOK = Path(__file__).parent / "started.sh"
+HOOKS = Path(__file__).parent
 
 
 @frozen
@@ -64,6 +64,6 @@ class Cages:
             mounts=tuple(map(self.ground.seen, mounts)),
             resolv=self.ground.resolv,
             seccomp=self.ground.seccomp(root=root),
-            hook=HOOK,
+            hooks=HOOKS,
             oom=self.cgroups.oom_file(name),
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from ipaddress import IPv4Address
 from pathlib import Path
 
@@ -31,6 +32,7 @@ DENIED = (
 _LAYER = re.compile(r"[\w./+=@-]+", re.ASCII)
 NEW_USER_NAMESPACE = 0x10000000
 NOT_IMPLEMENTED, NO_SUCH_FAMILY = 38, 97
+SOONER = 500  # of 1000, by which the kernel would kill before all others
 VSOCK = 40  # leads to whatever the host is a guest of: no namespace holds it
 
 
@@ -68,6 +70,11 @@ class Files:
         return self.directory / "memory"
 
     @property
+    def bounded(self) -> Path:
+        """The pipe in which `wired.sh` tells `started.sh` that its network is bounded."""
+        return self.directory / "bounded"
+
+    @property
     def up(self) -> Path:
         """Where `started.sh` says "up", or why it cannot be."""
         return self.directory / "up"
@@ -90,8 +97,9 @@ class Stack:
 class Cage:
     """All that is decided about one start of a container. `below` is where its cgroup is.
 
-    `port` is where its service is to listen; None for a command. `oom` is the file in which the
-    kernel counts its killings. One that is not `online` has nothing but a loopback.
+    `port` is where its service is to listen; None for a command. `hooks` is where LXC's scripts
+    are. `oom` is the file in which the kernel counts its killings. One that is not `online` has
+    nothing but a loopback.
     """
 
     name: str
@@ -107,7 +115,7 @@ class Cage:
     mounts: tuple[Mount, ...]
     resolv: Path
     seccomp: Path
-    hook: Path
+    hooks: Path
     oom: Path
     online: bool = True
 
@@ -132,15 +140,17 @@ def text(cage: Cage) -> str:
         f"lxc.cgroup.dir.container = {cage.below}/{cage.name}",
         f"lxc.cgroup.dir.monitor = {cage.below}{MONITORS}/{cage.name}",
         *_rights(cage),
-        *_network(cage),
+        *(f"lxc.net.0.{line}" for line in _network(cage)),
         *(f"{setting.key} = {setting.value}" for setting in cage.settings),
         "lxc.hook.version = 1",
-        f"lxc.hook.start-host = {cage.hook} {cage.files.directory}",
+        f"lxc.hook.start-host = {_hook(cage, 'started.sh')}",
         f"lxc.hook.stop = /bin/cp {cage.oom} {cage.files.oom}",
         *(f"lxc.mount.entry = {entry}" for entry in _entries(cage)),
     ]
     if cage.limits.files is not None:
         lines.append(f"lxc.prlimit.nofile = {cage.limits.files}")
+    if cage.port is None:  # where the host itself is out of memory, a build goes before services
+        lines.append(f"lxc.proc.oom_score_adj = {SOONER}")
     lines.append("lxc.prlimit.core = 0")
     return "\n".join(lines) + "\n"
 
@@ -176,12 +186,20 @@ def _rights(cage: Cage) -> list[str]:
     return ["lxc.cap.keep = none", "lxc.no_new_privs = 1"]
 
 
+def _hook(cage: Cage, script: str) -> str:
+    """What a shell of LXC's does. LXC puts `exec` before it: so that is only about its stderr, and
+    no second shell is started."""
+    return f"2>&1; cd {cage.files.directory} && . {shlex.quote(str(cage.hooks / script))}"
+
+
 def _network(cage: Cage) -> list[str]:
+    wired = f"script.up = {_hook(cage, 'wired.sh')}"
     if not cage.online:
-        return ["lxc.net.0.type = empty", "lxc.net.0.flags = up"]
+        return ["type = empty", "flags = up", wired]
     zone = cage.plan.zone_of(cage.address)
     lines = [
         "type = veth",
+        wired,
         f"link = {zone.bridge}",
         f"veth.pair = {cage.plan.veth(cage.address)}",
         # Of the address: the host knows it by that for a while after it was started anew.
@@ -194,7 +212,7 @@ def _network(cage: Cage) -> list[str]:
     if zone.network6 is not None:
         lines.append(f"ipv6.address = {cage.plan.address6(cage.address)}/{zone.network6.prefixlen}")
         lines.append(f"ipv6.gateway = {zone.gateway6}")
-    return [f"lxc.net.0.{line}" for line in lines]
+    return lines
 
 
 def _entries(cage: Cage) -> list[str]:

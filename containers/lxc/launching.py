@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import re
 import signal
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -76,36 +76,26 @@ async def launch(
 
     Raises `ContainerError` if it cannot be begun.
     """
-    script = spawn.in_memory(wrapping.script(_environment(env)))
-    try:
-        _lay(cage)
-        os.mkfifo(cage.files.up, 0o600)
-        told: Deferred[str] = Deferred()
-        pipe = os.open(cage.files.up, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        reader = Reader(reactor, pipe, lambda said: fire(told, said.decode()), told.errback)
+    _lay(cage)
+    with ExitStack() as stack:
+        told = stack.enter_context(_heard(reactor, cage.files.up))
+        script = spawn.in_memory(wrapping.script(_environment(env)))
+        stack.callback(os.close, script)
+        out = files.open_log(log, DEFAULT_USER)
+        stack.callback(os.close, out)
+        child = spawn.launch(
+            reactor,
+            _begun(root, cage, argv),
+            env=_marked(directory, mark),
+            cwd=Path("/"),
+            stdin=script,
+            stdout=out,
+        )
         try:
-            with os.fdopen(files.open_log(log, DEFAULT_USER), "wb") as out:
-                child = spawn.launch(
-                    reactor,
-                    _begun(root, cage, argv),
-                    env=_marked(directory, mark),
-                    cwd=Path("/"),
-                    stdin=script,
-                    stdout=out.fileno(),
-                )
-            over = child.ended()
-            over.addCallbacks(lambda _: fire(told, ""), lambda _: None)
-            try:
-                _require_up(cage, await _in_time(reactor, told))
-            except BaseException:
-                await shielded(child.put_down(END))
-                raise
-            finally:
-                over.cancel()
-        finally:
-            reader.close()
-    finally:
-        os.close(script)
+            _require_up(cage, await _said(reactor, child, told))
+        except BaseException:
+            await shielded(child.put_down(END))
+            raise
     return child
 
 
@@ -160,24 +150,42 @@ def ended(place: Files, exit: Exit, *, alone: bool = False) -> Exit:
     return exit
 
 
-async def _in_time(reactor: Any, told: Deferred[str]) -> str:
+@contextmanager
+def _heard(reactor: Any, pipe: Path) -> Iterator[Deferred[str]]:
+    """What is said first in a new pipe there."""
+    told: Deferred[str] = Deferred()
+    os.mkfifo(pipe, 0o600)
+    fd = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    reader = Reader(reactor, fd, lambda said: fire(told, said.decode()), told.errback)
+    try:
+        yield told
+    finally:
+        reader.close()
+
+
+async def _said(reactor: Any, child: spawn.Child, told: Deferred[str]) -> str:
+    """What was told of a start; nothing if it ended without a word."""
+    over = child.ended()
+    over.addCallbacks(lambda _: fire(told, ""), lambda _: None)
     try:
         return await told.addTimeout(UP_SECONDS, reactor)
     except TimeoutError:
         return f"it did not come up within {UP_SECONDS:g} s"
+    finally:
+        over.cancel()
 
 
 def _lay(cage: Cage) -> None:
-    """Write what LXC, the hook and the container itself read of this start."""
+    """Write what LXC, its scripts and the container itself read of this start."""
     place = cage.files
-    for old in (place.up, place.log, place.oom):
+    for old in (place.up, place.log, place.oom, place.bounded):
         old.unlink(missing_ok=True)
+    os.mkfifo(place.bounded, 0o600)
     name = config.hostname(cage.name)
     limits = "".join(f"{setting.file} {setting.reads}\n" for setting in cage.settings)
     for path, text in (
         (place.hostname, f"{name}\n"),
         (place.hosts, network.hosts(cage.plan, cage.address, name)),
-        (place.directory / "veth", cage.plan.veth(cage.address) if cage.online else ""),
         (place.directory / "limits", limits),
         (place.directory / "inside.nft", network.inside(cage.port) if cage.port else ""),
         (place.memory, _memory(cage.limits)),

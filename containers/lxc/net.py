@@ -6,6 +6,7 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from ipaddress import IPv4Address
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,9 @@ from attrs import define, field
 from twisted.internet.defer import DeferredLock
 
 from containers.interface import ContainerError, Limits
-from containers.lxc.network import INTERFACES, SYSCTLS, Exposed, Plan, links, rules, sysctls
+from containers.lxc.firewall import Watch
+from containers.lxc.network import INTERFACES, SYSCTLS, Plan, is_forwarding, links, sysctls
+from containers.lxc.rules import Exposed, rules
 from containers.sandbox import SYSTEM_PATH
 from containers.spawn import run
 
@@ -34,6 +37,7 @@ class Net:
     _closed: set[IPv4Address] = field(factory=set)
     _is_up: bool = False
     _stood: float = 0.0  # when it was last seen to be there
+    _watch: Watch = field(factory=Watch)
     _lock: DeferredLock = field(factory=DeferredLock)
 
     async def up(self) -> None:
@@ -88,6 +92,16 @@ class Net:
         finally:
             self._lock.release()
 
+    async def dropped(self) -> list[str]:
+        """What the host's own firewall keeps from the containers, in lines for people."""
+        if not self._is_up:
+            return []
+        counters = ("nft", "--json", "list", "counters", "table", "inet", self.plan.tag)
+        try:
+            return self._watch.look(self.plan, await self._tool(*counters))
+        except ContainerError:  # flushed just now: it will be back
+            return []
+
     async def clear(self, address: IPv4Address) -> None:
         """Take away the interface that leads there: the kernel takes its time after a kill."""
         veth = self.plan.veth(address)
@@ -120,9 +134,10 @@ class Net:
 
     async def _forget_flows(self, ports: Sequence[int]) -> None:
         """UDP has no end that the kernel could see: a flow would go where it went before."""
-        for port in ports:
+        for family, port in product(("ipv4", "ipv6"), ports):
+            flows = ("-f", family, "-p", "udp", "--orig-port-dst", str(port))
             with suppress(ContainerError):  # there was none
-                await self._tool("conntrack", "-D", "-p", "udp", "--orig-port-dst", str(port))
+                await self._tool("conntrack", "-D", *flows)
 
     async def _stands(self) -> bool:
         """Whether the rules are there still: a firewall that is loaded anew may flush them all."""
@@ -130,15 +145,14 @@ class Net:
             await self._tool("nft", "--terse", "list", "table", "inet", self.plan.tag)
         except ContainerError:
             return False
-        return all(
-            (INTERFACES / one.bridge).exists() for one in (self.plan.ordered, self.plan.tests)
-        )
+        bridges = (zone.bridge for zone in (self.plan.ordered, self.plan.tests))
+        return is_forwarding(self.plan) and all((INTERFACES / one).exists() for one in bridges)
 
     async def _apply(self) -> None:
         exposed = [Exposed(port, address) for port, address in sorted(self._exposed.items())]
         await self._tool("nft", "-f", "-", stdin=rules(self.plan, exposed).encode())
 
-    async def _tool(self, *words: str, stdin: bytes = b"") -> None:
+    async def _tool(self, *words: str, stdin: bytes = b"") -> str:
         done = await run(
             self.reactor,
             words,
@@ -146,9 +160,11 @@ class Net:
             stdin=stdin,
             limits=Limits(seconds=SECONDS),
         )
+        said = done.output.decode("utf-8", "replace").strip()
         if not done.exit.ok:
-            said = done.output.decode("utf-8", "replace").strip().partition("\n")[0]
-            raise ContainerError(f"the network of the containers: {words[0]}: {said}")
+            why = said.partition("\n")[0]
+            raise ContainerError(f"the network of the containers: {words[0]}: {why}")
+        return said
 
 
 def _tell_kernel(setting: Path, value: str) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import socket
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
 from pathlib import Path
 
@@ -177,89 +177,46 @@ def mac(name: str) -> str:
 
 
 def sysctls(plan: Plan) -> dict[str, str]:
-    """What the kernel must be told: to forward, and that `localship` may be a loopback port."""
+    """What the kernel must be told, in this order: to forward, and that `localship` may be a
+    loopback port. The first interface that forwards IPv6 takes the routes of all that are deaf.
+    """
+    bridges = [zone.bridge for zone in (plan.ordered, plan.tests)]
     wanted = {"ipv4/ip_forward": "1"}
-    for zone in (plan.ordered, plan.tests):
-        wanted[f"ipv4/conf/{zone.bridge}/route_localnet"] = "1"
-        if zone.network6 is not None:
-            wanted[f"ipv6/conf/{zone.bridge}/accept_ra"] = "0"
-            wanted[f"ipv6/conf/{zone.bridge}/forwarding"] = "1"
+    wanted |= {f"ipv4/conf/{bridge}/route_localnet": "1" for bridge in bridges}
     if plan.ordered.network6 is not None:
-        wanted |= {f"ipv6/conf/{name}/accept_ra": "2" for name in _hearing_routers()}
-        wanted["ipv6/conf/all/forwarding"] = "1"
+        wanted |= {f"ipv6/conf/{bridge}/accept_ra": "0" for bridge in bridges}
+        wanted |= {f"ipv6/conf/{name}/accept_ra": "2" for name in _hearing_routers(bridges)}
+        wanted |= {f"ipv6/conf/{name}/forwarding": "1" for name in (*bridges, "all")}
     return wanted
 
 
-def _hearing_routers() -> list[str]:
-    """The host's interfaces that would lose their default route with the first forwarded packet."""
-    heard = SYSCTLS.glob("ipv6/conf/*/accept_ra")
+def is_forwarding(plan: Plan) -> bool:
+    """Whether the host still does: whoever loads its settings anew may have stopped it."""
+    wanted = ["ipv4/ip_forward", *(["ipv6/conf/all/forwarding"] if plan.ordered.network6 else [])]
+    return all(_says(SYSCTLS / setting) == "1" for setting in wanted)
+
+
+def _hearing_routers(own: Collection[str]) -> list[str]:
+    """The host's interfaces to which routers tell addresses and routes until the host forwards.
+
+    None of the ship's `own`: whoever spoke there would be a container.
+    """
     return [
-        path.parent.name
-        for path in sorted(heard)
-        if path.read_text().strip() == "1"
-        and (INTERFACES / path.parent.name).exists()
-        and not (INTERFACES / path.parent.name / "brport").exists()
+        path.name
+        for path in sorted(SYSCTLS.glob("ipv6/conf/*"))
+        if path.name not in own
+        and (_says(path / "accept_ra"), _says(path / "forwarding")) == ("1", "0")
+        and (INTERFACES / path.name).exists()
+        and not (INTERFACES / path.name / "brport").exists()
     ]
 
 
-@frozen
-class Exposed:
-    """A port of the host that leads to the same port of a container."""
-
-    port: int
-    address: IPv4Address
-
-
-def rules(plan: Plan, exposed: Sequence[Exposed]) -> str:
-    """The whole of the ship's table, in place of the one that is there: one transaction."""
-    ordered, tests, (front, port) = plan.ordered, plan.tests, plan.front
-    ours = f'{{ "{ordered.bridge}", "{tests.bridge}" }}'
-    from_them = ours if plan.tests_reach_ship else f'"{ordered.bridge}"'
-    nets = f"{{ {ordered.network}, {tests.network} }}"
-    nets6 = [str(zone.network6) for zone in (ordered, tests) if zone.network6]
-    masquerade = [f"ip saddr {nets} ip daddr != {nets} masquerade"]
-    if nets6:
-        six = f"{{ {', '.join(nets6)} }}"
-        masquerade.append(f"ip6 saddr {six} ip6 daddr != {six} masquerade")
-    body = f"""
-  chain input {{
-    type filter hook input priority filter; policy accept;
-    iifname != {ours} accept
-    ct state established,related accept
-    meta l4proto {{ icmp, ipv6-icmp }} accept
-    iifname {from_them} ct status dnat accept
-    iifname {from_them} tcp dport {port} accept
-    reject
-  }}
-  chain guard {{
-    type filter hook prerouting priority raw; policy accept;
-    iifname {ours} ip daddr 127.0.0.0/8 drop
-  }}
-  chain forward {{
-    type filter hook forward priority filter; policy accept;
-    ct state established,related accept
-    iifname {ours} oifname {ours} reject
-    iifname "{tests.bridge}" ip daddr 169.254.0.0/16 reject
-    oifname {ours} ct status dnat accept
-    oifname {ours} drop
-  }}
-  chain prerouting {{
-    type nat hook prerouting priority dstnat; policy accept;
-    iifname {from_them} ip daddr {{ {ordered.gateway}, {tests.gateway} }} tcp dport 80 \
-dnat ip to {front}:{port}
-{_forwards(exposed)}  }}
-  chain output {{
-    type nat hook output priority -100; policy accept;
-{_forwards(exposed)}  }}
-  chain postrouting {{
-    type nat hook postrouting priority srcnat; policy accept;
-    oifname {ours} ip saddr 127.0.0.0/8 masquerade
-    {f"{chr(10)}    ".join(masquerade)}
-  }}
-"""
-    return (
-        f"table inet {plan.tag}\ndelete table inet {plan.tag}\ntable inet {plan.tag} {{{body}}}\n"
-    )
+def _says(setting: Path) -> str:
+    """What a setting is; "" when its interface has just gone."""
+    try:
+        return setting.read_text().strip()
+    except OSError:
+        return ""
 
 
 def inside(port: int) -> str:
@@ -286,13 +243,3 @@ def hosts(plan: Plan, address: IPv4Address, name: str) -> str:
     return "\n".join(
         [*local, f"127.0.0.1\t{name}", f"{plan.zone_of(address).gateway}\tlocalship", ""]
     )
-
-
-def _forwards(exposed: Sequence[Exposed]) -> str:
-    here = "fib daddr type local"
-    lines = (
-        f"    {here} {protocol} dport {one.port} dnat ip to {one.address}:{one.port}\n"
-        for one in exposed
-        for protocol in ("tcp", "udp")
-    )
-    return "".join(lines)

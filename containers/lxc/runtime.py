@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from twisted.internet.defer import DeferredLock
+from twisted.logger import Logger
 
 from containers import files, marks, proc, record, spawn, stopping
 from containers.boxing import DEFAULT_USER
@@ -69,6 +70,8 @@ class LxcRuntime:
 
     name = "lxc"
     freezes = True
+    dropped: Sequence[str] = ()  # what the host's own firewall keeps from containers, in lines
+    _log = Logger()
 
     def __init__(
         self,
@@ -363,6 +366,11 @@ class LxcRuntime:
     async def uphold(self) -> None:
         if self._services:
             await self._net.up()
+        found = await self._net.dropped()
+        for line in found:
+            if line not in self.dropped:
+                self._log.warn("{line}", line=line)
+        self.dropped = found
 
     async def tidy(self) -> list[str]:
         used = made.used_layers(self.root, sorted(self.names()))
@@ -399,7 +407,11 @@ class LxcRuntime:
             mark = self._mark()
             await self._net.clear(address)
             await self._net.open(address)
-            return await execute(self._reactor, self.root, directory, cage, argv, env, output, mark)
+            exit = await execute(self._reactor, self.root, directory, cage, argv, env, output, mark)
+            if online and not exit.ok:  # for want of what it could not fetch, it may be
+                for line in await self._net.dropped():
+                    output(f"\n{line}\n".encode())
+            return exit
         except OSError as error:
             raise ContainerError(f"cannot run in {name}: {error}") from error
         finally:

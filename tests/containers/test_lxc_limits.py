@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import time
 import urllib.request
+from pathlib import Path
 
 from attrs import evolve
 from twisted.internet import reactor
@@ -17,6 +18,7 @@ from containers.lxc.cgroups import Cgroups, Setting
 from tests.containers.lxc_scene import PYTHON, LxcScene
 
 MB = 1 << 20
+OWN_SCORE = int(Path("/proc/self/oom_score_adj").read_text())
 OUT_OF_MEMORY = "out of memory: it may have 64 MB (STARPHLEET_MEMORY)"
 HOG = "x = bytearray(200 << 20); print('got it', flush=True)"
 # Each of four takes what all together may have half of.
@@ -168,6 +170,15 @@ class LimitsTests(LxcScene):
         await self.until(lambda: self.runtime.cgroups.init("b+run"))
         weights = [self.in_force(name, Limits())[0] for name in ("a", "b+run")]
         self.assertEqual(weights[0], 10 * weights[1])
+
+    async def test_builds_go_before_services(self) -> None:
+        """Where the host runs out of memory, the kernel kills a build before any service."""
+        container = await self.make("a")
+        score = ("cat", "/proc/self/oom_score_adj")
+        build, service = [
+            int((await ran(container, *score))[1]) for ran in (self.run_in, self.serve_to_end)
+        ]
+        self.assertEqual((build, service), (500, OWN_SCORE))
 
     def in_force(self, name: str, limits: Limits) -> list[int]:
         """What the files say that these limits would set."""

@@ -11,7 +11,8 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from ipaddress import IPv4Address, IPv4Network, IPv6Network, collapse_addresses
 from pathlib import Path
 from typing import Any
@@ -24,13 +25,14 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from containers.interface import ContainerError
 from containers.lxc import network
-from containers.lxc.network import CANDIDATES, Exposed, Plan
+from containers.lxc.network import CANDIDATES, Plan
 from containers.lxc.pool import Pool
+from containers.lxc.rules import Exposed, rules
 from containers.sandbox import SYSTEM_PATH
 from tests.hooks.scene import scratch
 
 CHECKOUT = Path(__file__).parents[2]
-HOOK = CHECKOUT / "containers" / "lxc" / "started.sh"
+HOOKS = CHECKOUT / "containers" / "lxc"
 FRONT = (IPv4Address("127.0.0.1"), 8080)
 TAG, OTHER = "sp0123ab", "sp0123ac"
 BLOCK = IPv4Network("10.64.16.0/20")
@@ -182,7 +184,7 @@ class PlanTests(SynchronousTestCase):
         here = plan(ipv6=False)
         self.assertIsNone(here.address6(BLOCK[5]))
         self.assertIsNone(here.ordered.gateway6)
-        said = json.dumps([network.links(here), network.sysctls(here)]) + network.rules(here, [])
+        said = json.dumps([network.links(here), network.sysctls(here)]) + rules(here, [])
         self.assertNotIn("ip6 ", said)
         self.assertNotIn("ipv6/", said)
         self.assertNotIn("fd", said.replace("daddr", ""))
@@ -288,7 +290,7 @@ class RulesTests(SynchronousTestCase):
     @settings(max_examples=25, deadline=None)
     def test_nft_takes_them(self, ports: list[Exposed], ipv6: bool, reach: bool) -> None:
         """nft takes the rules, with and without IPv6, whatever is exposed and who may reach it."""
-        tried(network.rules(plan(ipv6=ipv6, tests_reach_ship=reach), ports))
+        tried(rules(plan(ipv6=ipv6, tests_reach_ship=reach), ports))
 
     @given(st.integers(1, 65535))
     @settings(max_examples=15, deadline=None)
@@ -328,6 +330,13 @@ class Space:
         assert not check or done.returncode == 0, f"{argv}: {done.stdout} {done.stderr}"
         return done.stdout + done.stderr
 
+    def settle(self) -> None:
+        """Wait until nobody asks any more whether others have its IPv6 addresses."""
+        deadline = time.monotonic() + 20
+        while self.do("ip", "-6", "address", "show", "tentative").strip():
+            assert time.monotonic() < deadline, "waited too long"
+            time.sleep(0.05)
+
     def links(self) -> set[str]:
         return {line.split(":")[1].strip().partition("@")[0]
                 for line in self.do("ip", "-o", "link").splitlines()}  # fmt: skip
@@ -349,17 +358,26 @@ from twisted.internet.task import react
 from containers.interface import ContainerError
 from containers.lxc.net import Net
 from containers.lxc.network import plan
+def asked():
+    print("ready", flush=True)
+    for line in sys.stdin:
+        yield line.strip()
+        print("done", flush=True)
 async def main(reactor, words, *steps):
     tag, block, host, port, reach, ipv6, mtu = json.loads(words)
     front = (IPv4Address(host), port)
     net = Net(reactor, plan(tag, IPv4Network(block), front=front, tests_reach_ship=reach,
                             ipv6=ipv6, mtu=mtu))
     try:
-        for step in steps:
+        for step in steps or asked():
             name, _, given = step.partition(":")
             if name == "expose":
-                pairs = [pair.split("=") for pair in given.split(",")]
+                pairs = [pair.split("=") for pair in given.split(",") if pair]
                 await net.expose({int(port): IPv4Address(one) for port, one in pairs})
+            elif name == "later":
+                net._stood -= 60
+            elif name == "dropped":
+                print("".join(f"{line}\\n" for line in await net.dropped()), end="")
             else:
                 await getattr(net, name)()
     except ContainerError as error:
@@ -398,6 +416,41 @@ except TimeoutError:
 except OSError as error:
     print("refused")
 """
+# One flow: a question for every line, and what came back.
+FLOW = """
+import socket, sys
+host, port = sys.argv[1:]
+one = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_DGRAM)
+one.settimeout(5)
+one.connect((host, int(port)))
+print("ready", flush=True)
+for _ in sys.stdin:
+    try:
+        one.send(b"?")
+        print(one.recv(99).decode(), flush=True)
+    except OSError as error:
+        print(error, flush=True)
+"""
+# What a router tells everybody on its link: a network, and that it is the way out.
+ADVERTISE = """
+import socket, struct, sys
+one = socket.socket(socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_ICMPV6)
+link = socket.if_nametoindex("eth0")
+one.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_IF, link)
+one.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_HOPS, 255)
+said = struct.pack("!BBHBBHII", 134, 0, 0, 64, 0, 1800, 0, 0)
+said += struct.pack("!BBBBIII", 3, 4, 64, 0xC0, 3600, 3600, 0)
+one.sendto(said + socket.inet_pton(socket.AF_INET6, sys.argv[1]), ("ff02::1", 0, 0, link))
+"""
+# As ufw and others have it: nothing is forwarded but what somebody allows.
+DROPS = """
+table inet strict {
+  chain forward {
+    type filter hook forward priority filter; policy drop;
+    ct state established,related accept
+  }
+}
+"""
 PYTHON = "/usr/bin/python3"
 
 
@@ -433,10 +486,32 @@ class Scene:
 
     def net(self, plan: Plan, *steps: str, check: bool = True) -> str:
         """Have the ship's network do these steps, in a process of its own."""
+        argv = (sys.executable, "-c", NET, self.words(plan), *steps)
+        return self.ship.do(*argv, check=check)
+
+    def words(self, plan: Plan) -> str:
+        """What `NET` is to know of a plan."""
         block, (host, port) = str(plan.ordered.network.supernet()), plan.front
         ipv6 = plan.ordered.network6 is not None
-        words = [plan.tag, block, str(host), port, plan.tests_reach_ship, ipv6, plan.mtu]
-        return self.ship.do(sys.executable, "-c", NET, json.dumps(words), *steps, check=check)
+        reach = plan.tests_reach_ship
+        return json.dumps([plan.tag, block, str(host), port, reach, ipv6, plan.mtu])
+
+    def helm(self, plan: Plan) -> Callable[[str], list[str]]:
+        """The ship's network in a process that stays; called, it does a step and says lines."""
+        process = self.held(self.ship.words(sys.executable, "-c", NET, self.words(plan)))
+
+        def do(step: str) -> list[str]:
+            assert process.stdin is not None
+            assert process.stdout is not None
+            process.stdin.write(f"{step}\n")
+            process.stdin.flush()
+            said = []
+            while (line := process.stdout.readline().strip()) != "done":
+                assert line, step
+                said.append(line)
+            return said
+
+        return do
 
     def container(self, plan: Plan, address: IPv4Address) -> Space:
         """A container as LXC and its hook connect it, with a service on its loopback."""
@@ -452,9 +527,12 @@ class Scene:
             one.do("ip", "address", "add", six, "dev", "eth0", "nodad")
             one.do("ip", "route", "add", "default", "via", str(zone.gateway6))
         directory = scratch(self.case)
-        for name, text in (("veth", veth), ("inside.nft", network.inside(5000)), ("limits", "")):
+        for name, text in (("inside.nft", network.inside(5000)), ("limits", "")):
             (directory / name).write_text(text)
-        self.ship.do("env", f"LXC_PID={one.pid}", str(HOOK), str(directory))
+        os.mkfifo(directory / "bounded")
+        hooks = f"cd {directory} && . {HOOKS}/wired.sh && . {HOOKS}/started.sh"
+        given = (f"LXC_PID={one.pid}", f"LXC_NET_PEER={veth}")
+        self.ship.do("env", *given, "sh", "-c", hooks)
         self.case.assertEqual((directory / "up").read_text(), "up\n")
         self.serve(one, "127.0.0.1", 5000, str(address))
         return one
@@ -518,6 +596,30 @@ class NetTests(SynchronousTestCase):
         now = self.ship.do("cat", f"/sys/class/net/{self.plan.ordered.bridge}/ifindex")
         self.assertEqual(now, kept)
 
+    def test_flushed(self) -> None:
+        """Rules that somebody flushed are put back, with all that is exposed, while the ship is
+        up; so is a bridge, and the host forwards again."""
+        helm = self.scene.helm(self.plan)
+        helm("up")
+        helm(f"expose:4000={BLOCK[9]}")
+        before = self.table(TAG)
+        self.assertIn("dport 4000", before)
+        own = Path("/proc/self/ns/net").stat().st_ino
+        self.assertNotIn(f"[{own}]", self.ship.do("readlink", "/proc/self/ns/net"))
+        forwarding = ("ipv4/ip_forward", "ipv6/conf/all/forwarding")
+        for spoil in (
+            "nft flush ruleset", f"ip link delete {TAG}o",
+            *(f"echo 0 >/proc/sys/net/{setting}" for setting in forwarding),
+        ):  # fmt: skip
+            self.ship.do("sh", "-c", spoil)
+            helm("up")  # it has just looked
+            helm("later")
+            helm("up")
+            self.assertEqual(self.table(TAG), before)
+            self.assertIn(f"{TAG}o", self.ship.links())
+            for setting in forwarding:
+                self.assertEqual(self.ship.do("cat", f"/proc/sys/net/{setting}"), "1\n", spoil)
+
     def test_rules_of_others(self) -> None:
         """Others' rules stay as they are, byte for byte, through up, expose and down."""
         mine = (
@@ -574,6 +676,59 @@ class NetTests(SynchronousTestCase):
 
 
 @ALONE
+class RouterTests(SynchronousTestCase):
+    """A host that has its IPv6 from a router, who tells it."""
+
+    def setUp(self) -> None:
+        self.scene, self.plan = Scene(self), plan()
+        self.ship, self.router = self.scene.ship, self.scene.world()
+        self.tell("up0", "accept_ra", "1")
+        self.ship.settle()
+        self.router.settle()
+
+    def tell(self, link: str, setting: str, value: str) -> None:
+        self.ship.do("sh", "-c", f"echo {value} >/proc/sys/net/ipv6/conf/{link}/{setting}")
+
+    def told(self, link: str, setting: str = "accept_ra") -> str:
+        return self.ship.do("cat", f"/proc/sys/net/ipv6/conf/{link}/{setting}").strip()
+
+    def hears(self, network: str) -> bool:
+        """Whether the ship takes an address in this network from the router."""
+        self.router.do(PYTHON, "-c", ADVERTISE, network)
+        deadline = time.monotonic() + 1
+        while time.monotonic() < deadline:
+            if network[:-1] in self.ship.do("ip", "-6", "address", "show", "dev", "up0"):
+                return True
+            time.sleep(0.02)
+        return False
+
+    def way_out(self) -> str:
+        return self.ship.do("ip", "-6", "route", "show", "default", "proto", "ra")
+
+    def test_it_goes_on_hearing(self) -> None:
+        """Its way out and its addresses are kept while it forwards, and what comes is heard."""
+        self.assertTrue(self.hears("2001:db8:7::"))
+        before = self.way_out()
+        self.assertIn("default via fe80:", before)
+        self.scene.net(self.plan, "up", "up")
+        self.assertEqual(self.told("all", "forwarding"), "1")
+        self.assertEqual(self.way_out().split()[:5], before.split()[:5])
+        self.assertIn("2001:db8:7:", self.ship.do("ip", "-6", "address", "show", "dev", "up0"))
+        self.assertTrue(self.hears("2001:db8:8::"))
+
+    def test_nobody_else_is_heard(self) -> None:
+        """What listened to no router, or forwards already, listens to none; nor do the bridges."""
+        self.tell("up0", "accept_ra", "0")
+        self.ship.do("ip", "link", "add", "deaf0", "type", "bridge")
+        self.tell("deaf0", "forwarding", "1")
+        self.scene.net(self.plan, "up")
+        bridges = (self.plan.ordered.bridge, self.plan.tests.bridge)
+        self.assertEqual([self.told(link) for link in bridges], ["0", "0"])
+        self.assertEqual((self.told("up0"), self.told("deaf0")), ("0", "1"))
+        self.assertFalse(self.hears("2001:db8:7::"))
+
+
+@ALONE
 class PacketTests(SynchronousTestCase):
     def begin(self, **given: Any) -> None:
         self.scene, self.plan = Scene(self), plan(**given)
@@ -584,6 +739,10 @@ class PacketTests(SynchronousTestCase):
     def ordered(self, step: int = 9) -> tuple[IPv4Address, Space]:
         address = self.plan.ordered.network[step]
         return address, self.scene.container(self.plan, address)
+
+    def settle(self, *spaces: Space) -> None:
+        for space in (self.ship, *spaces):
+            space.settle()
 
     def test_the_way_to_the_ship(self) -> None:
         """An ordered service reaches the front door as localship, and no other port of the ship."""
@@ -612,13 +771,18 @@ class PacketTests(SynchronousTestCase):
         for reach, found in ((False, "refused"), (True, "front {0}")):
             self.begin(tests_reach_ship=reach)
             address = self.plan.tests.network[5]
-            test, (ordered, _) = self.scene.container(self.plan, address), self.ordered()
+            test, (ordered, there) = self.scene.container(self.plan, address), self.ordered()
             for gateway in (self.plan.tests.gateway, self.plan.ordered.gateway):
                 self.assertEqual(self.scene.asked(test, gateway, 80), found.format(address))
             self.assertEqual(self.scene.asked(test, ordered, 5000), "refused")
             self.assertEqual(self.scene.asked(test, ordered, 80), "refused")
             self.scene.net(self.plan, "up", f"expose:43000={ordered}")
-            self.assertEqual(self.scene.asked(test, self.plan.tests.gateway, 43000), "refused")
+            self.scene.serve(there, "::", 43000, "exposed")
+            self.settle(test, there)
+            for host in (self.plan.tests.gateway, self.plan.tests.gateway6):
+                self.assertEqual(self.scene.asked(self.ship, host, 43000)[:7], "exposed")
+                answer = self.scene.asked(test, host, 43000)
+                self.assertIn(answer, ("refused", "silence"), host)
 
     def test_neighbours(self) -> None:
         """No service reaches another of its own zone, by either address."""
@@ -668,3 +832,102 @@ class PacketTests(SynchronousTestCase):
                 found = self.scene.asked(self.ship, host, 43000, kind)
                 self.assertTrue(found.startswith("exposed "), (host, kind, found))
         self.assertEqual(self.scene.asked(world, address, 80), "silence")
+
+    def test_the_way_in_by_ipv6(self) -> None:
+        """By IPv6 too the world and the ship reach what is exposed, until it is not, and that
+        alone."""
+        self.begin()
+        world, (address, one) = self.scene.world(), self.ordered()
+        self.scene.serve(one, "::", 43000, "exposed")
+        self.scene.serve(one, "::", 43001, "hidden")
+        helm = self.scene.helm(self.plan)
+        helm("up")
+        helm(f"expose:43000={address}")
+        six = self.plan.address6(address)
+        self.settle(world, one)
+        for kind in ("tcp", "udp"):
+            found = self.scene.asked(world, "2001:db8::1", 43000, kind)
+            self.assertEqual(found, "exposed 2001:db8::2")
+            for host in ("2001:db8::1", self.plan.ordered.gateway6):
+                found = self.scene.asked(self.ship, host, 43000, kind)
+                self.assertTrue(found.startswith("exposed "), (host, kind, found))
+            self.assertEqual(self.scene.asked(self.ship, "::1", 43000, kind), "refused")
+            for hidden in ("2001:db8::1", six):
+                found = self.scene.asked(world, hidden, 43001, kind)
+                self.assertIn(found, ("refused", "silence"))
+        helm("expose:")
+        for kind in ("tcp", "udp"):
+            self.assertEqual(self.scene.asked(world, "2001:db8::1", 43000, kind), "refused")
+
+    def test_a_firewall_that_drops(self) -> None:
+        """A firewall of the host that drops what is forwarded is told of, until it lets it
+        through, and left as it is; one that lets it through is no news."""
+        self.begin()
+        (address, one), test = self.ordered(), self.plan.tests.network[5]
+        world, other = self.scene.world(), self.scene.container(self.plan, test)
+        self.scene.serve(world, "0.0.0.0", 7000, "world")
+        self.scene.serve(world, "2001:db8::2", 7000, "world")
+        self.scene.serve(one, "::", 43000, "exposed")
+        self.settle(world, one, other)
+        helm = self.scene.helm(self.plan)
+        helm("up")
+        helm(f"expose:43000={address}")
+        out = "the firewall of this host drops what containers send to the world"
+        way_in = "the firewall of this host drops what is sent to exposed ports"
+        hint = f": let it forward from and to {TAG}*"
+        self.assertEqual(helm("dropped"), [])
+        self.ship.do("nft", "-f", "-", stdin=DROPS)
+        before = self.ship.do("nft", "list", "table", "inet", "strict")
+        for host in ("192.0.2.2", "192.0.2.2", "2001:db8::2"):
+            self.assertEqual(helm("dropped"), [])
+            self.assertEqual(self.scene.asked(other, host, 7000), "silence")
+        self.assertEqual(helm("dropped"), [out + hint])
+        for kind in ("tcp", "udp", "udp"):
+            self.assertEqual(self.scene.asked(world, "192.0.2.1", 43000, kind), "silence")
+        self.assertEqual(helm("dropped"), [out + hint, way_in + hint])
+        self.assertEqual(self.ship.do("nft", "list", "table", "inet", "strict"), before)
+        self.assertEqual(self.scene.asked(self.ship, "192.0.2.1", 43000)[:7], "exposed")
+        self.assertEqual(helm("dropped"), [out + hint, way_in + hint])
+        self.ship.do("nft", "add", "rule", "inet", "strict", "forward", "iifname", f"{TAG}*",
+                     "accept")  # fmt: skip
+        self.assertEqual(self.scene.asked(other, "2001:db8::2", 7000), "world 2001:db8::1")
+        self.assertEqual(helm("dropped"), [way_in + hint])
+        self.ship.do("nft", "add", "rule", "inet", "strict", "forward", "oifname", f"{TAG}*",
+                     "accept")  # fmt: skip
+        for kind in ("tcp", "udp", "tcp"):
+            found = self.scene.asked(world, "2001:db8::1", 43000, kind)
+            self.assertEqual(found, "exposed 2001:db8::2")
+        self.assertEqual(helm("dropped"), [])
+
+    def test_what_the_ship_refuses(self) -> None:
+        """What the ship's own rules refuse is not the host's firewall's doing."""
+        self.begin()
+        (ordered, _), test = self.ordered(), self.plan.tests.network[5]
+        world, other = self.scene.world(), self.scene.container(self.plan, test)
+        self.ship.do("ip", "route", "add", "default", "via", "192.0.2.2")
+        helm = self.scene.helm(self.plan)
+        helm("up")
+        for _ in range(4):
+            for host in ("169.254.169.254", ordered):
+                self.scene.asked(other, host, 5000, "udp")
+            self.scene.asked(world, ordered, 5000, "udp")
+        self.assertEqual(helm("dropped"), [])
+
+    def test_open_flows_follow(self) -> None:
+        """Who goes on asking from the same UDP port is answered by the release that serves now."""
+        self.begin()
+        world, releases = self.scene.world(), [self.ordered(9), self.ordered(10)]
+        for number, (_, one) in enumerate(releases):
+            self.scene.serve(one, "::", 43000, f"release {number}")
+        helm = self.scene.helm(self.plan)
+        helm("up")
+        self.settle(world, *(one for _, one in releases))
+        for host, seen in (("192.0.2.1", "192.0.2.2"), ("2001:db8::1", "2001:db8::2")):
+            flow = self.scene.held(world.words(PYTHON, "-c", FLOW, host, "43000"))
+            for number in (0, 1, 0):
+                helm(f"expose:43000={releases[number][0]}")
+                assert flow.stdin is not None
+                assert flow.stdout is not None
+                flow.stdin.write("?\n")
+                flow.stdin.flush()
+                self.assertIn(f"release {number} ", flow.stdout.readline(), seen)

@@ -260,7 +260,7 @@ def cage(**given: object) -> Cage:
         mounts=(),
         resolv=Path("/g/resolv.conf"),
         seccomp=Path("/g/seccomp"),
-        hook=Path("/ship/started.sh"),
+        hooks=Path("/ship"),
         oom=Path("/cg/memory.events"),
     )
     return evolve(usual, **given)  # type: ignore[arg-type]
@@ -367,6 +367,15 @@ class ConfigTests(SynchronousTestCase):
             self.assertEqual(values(text, "lxc.net.0.ipv6.gateway"), [str(zone.gateway6)])
             self.assertEqual(values(text, "lxc.net.0.veth.pair"), [PLAN.veth(address)])
             self.assertEqual(values(text, "lxc.net.0.mtu"), ["1400"])
+
+    def test_scripts(self) -> None:
+        """LXC bounds every network, that of who is not online as well, and asks before it runs."""
+        for online in (True, False):
+            text = config.text(cage(online=online))
+            (wired,) = values(text, "lxc.net.0.script.up")
+            (started,) = values(text, "lxc.hook.start-host")
+            self.assertEqual(wired, "2>&1; cd /c/app/service && . /ship/wired.sh")
+            self.assertEqual(started, "2>&1; cd /c/app/service && . /ship/started.sh")
 
     def test_limits(self) -> None:
         """Limits are there when they are given; nothing dumps core."""

@@ -21,6 +21,7 @@ from hooks.limits import (
     read_share,
     read_size,
     require_memory,
+    usual_memory,
     within,
 )
 
@@ -140,3 +141,8 @@ class Allowing(SynchronousTestCase):
             require_memory(512 * MB, 100 * MB)
         with pytest.raises(Refused):
             require_memory(MB + 1, MB)
+
+    def test_small_hosts(self) -> None:
+        """A service that nobody bounds fits on a small host, and needs no large one."""
+        for total, usual in ((512, 256), (1024, 512), (2048, 1024), (64 * 1024, 1024)):
+            self.assertEqual(usual_memory(total * MB), usual * MB)

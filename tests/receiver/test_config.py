@@ -15,7 +15,7 @@ from proxy.routes import Route
 from receiver import keyring
 from receiver.config import load
 from receiver.rooms import GitRoom, rooms
-from receiver.ssh.interface import Command, Key, Login, Words
+from receiver.ssh.interface import Command, Key, Login, Request, Words
 from tests.hooks.scene import git_at_once, scratch
 
 ED25519 = (
@@ -132,7 +132,8 @@ class Rooms(SynchronousTestCase):
 
     def test_git_gets_an_environment_built_from_nothing(self) -> None:
         """soft-serve CVE-2024-41956: only what the ship put there, and a well-formed protocol."""
-        got = self.git(self.login, "git-receive-pack '/app.git'", "version=2")
+        asked = Request("git-receive-pack '/app.git'", env={"GIT_PROTOCOL": "version=2"})
+        got = self.git(self.login, asked)
         assert isinstance(got, Command)
         self.assertEqual(got.argv[:2], ("git", "receive-pack"))
         self.assertEqual(got.env["GIT_PROTOCOL"], "version=2")
@@ -147,13 +148,12 @@ class Rooms(SynchronousTestCase):
             "git-receive-pack '--help'", "git-receive-pack '../a'", "git-upload-pack 'nobody'",
         ]:  # fmt: skip
             with self.subTest(command=command):
-                got = self.git(self.login, command, None)
+                got = self.git(self.login, Request(command))
                 assert isinstance(got, Words)
                 self.assertEqual(got.status, 1)
 
     def test_rooms_that_are_not_there_say_so(self) -> None:
-        """admiral and update answer, whatever they are asked."""
-        for account in ("admiral", "update"):
-            got = rooms(self.git)[account](self.login, "id", None)
-            assert isinstance(got, Words)
-            self.assertIn("not on this ship yet", got.text)
+        """update answers, whatever it is asked."""
+        got = rooms(self.git)["update"].room(self.login, Request("id"))
+        assert isinstance(got, Words)
+        self.assertIn("not on this ship yet", got.text)
