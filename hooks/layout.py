@@ -159,6 +159,11 @@ class Layout:
         """When the clock was last looked at for the jobs of a service, in epoch seconds."""
         return self.logs / f"{quote(service, safe='')}.looked"
 
+    @property
+    def audit(self) -> Path:
+        """Who did what over SSH."""
+        return self.logs / "audit.log"
+
     def service_log(self, container: str) -> Path:
         return self.logs / f"{container}.log"
 

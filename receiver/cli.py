@@ -13,6 +13,7 @@ from hooks.settings import git_address
 from receiver import keyring, local, new, shown
 from receiver.config import Config, load
 from receiver.demo import demo
+from receiver.ssh.interface import Rank
 
 _ABOUT = """\
 A git-push deploy server for your own hosts. A ship is a host:
@@ -112,12 +113,14 @@ def _parser() -> argparse.ArgumentParser:
     git = command("git", _git, "git with the ship's keys")
     git.add_argument("words", nargs=argparse.REMAINDER)
     command("demo", _demo, "start the ship and push a sample app to it")
-    key = command("key", _keys, "who may push")
+    key = command("key", _keys, "who may log in, and as what")
     key.set_defaults(name=None)
     actions = key.add_subparsers(title="actions", metavar="ACTION")
-    add = actions.add_parser("add", help="let the owner of a public key push, under a name")
+    add = actions.add_parser("add", help="let the owner of a public key in, under a name")
     add.add_argument("name")
     add.add_argument("file", help="a public key file, - for standard input")
+    ranks = [rank.name.lower() for rank in Rank]
+    add.add_argument("--rank", choices=ranks, default="admiral", help="what they may do (admiral)")
     add.set_defaults(run=_add_key)
     remove = actions.add_parser("remove", help="take somebody's keys away")
     remove.add_argument("name")
@@ -216,7 +219,8 @@ def _keys(arguments: argparse.Namespace, config: Config) -> int:
 
 def _add_key(arguments: argparse.Namespace, config: Config) -> int:
     text = sys.stdin.read() if arguments.file == "-" else _read(Path(arguments.file))
-    for line in keyring.add(config.layout.authorized_keys, arguments.name, text):
+    rank = Rank[arguments.rank.upper()]
+    for line in keyring.add(config.layout.authorized_keys, arguments.name, text, rank):
         print(line)
     return 0
 

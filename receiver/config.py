@@ -25,6 +25,7 @@ _DOMAIN = re.compile(
     r"(?=.{1,253}$)[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*"
 )
 _ADDRESS = re.compile(r"[0-9.]+|\[?[0-9a-f:]+\]?")
+_SECRET = re.compile("SECRET|TOKEN|PASSWORD|CREDENTIAL")
 _PROXIES = ("http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
 _PASSED_TO_BUILDS = (
     *_PROXIES,
@@ -58,6 +59,8 @@ class Config:
     network: str
     tests_reach_ship: bool
     hook_secret: str = field(repr=False)
+    given: Mapping[str, str] = field(repr=False)
+    """What of it came from the environment, for a `starphleet` that the ship starts."""
 
 
 def load(environ: Mapping[str, str] | None = None) -> Config:
@@ -127,6 +130,11 @@ def load(environ: Mapping[str, str] | None = None) -> Config:
         network=read.text("STARPHLEET_NETWORK", ""),
         tests_reach_ship=read.one_of("STARPHLEET_TESTS_REACH_SHIP", ("true", "false")) == "true",
         hook_secret=read.text("STARPHLEET_HOOK_SECRET", ""),
+        given={
+            name: value
+            for name, value in environ.items()
+            if name.startswith("STARPHLEET_") and not _SECRET.search(name)
+        },
     )
 
 

@@ -37,6 +37,7 @@ from hooks.ship import Ship
 from hooks.underway import Deploys
 from proxy.nginx import Proxy
 from receiver import keyring, webhooks
+from receiver.audit import Audit
 from receiver.commands import Commands
 from receiver.config import Config
 from receiver.headquarters.loop import Loop
@@ -143,6 +144,7 @@ def _open_doors(reactor: Any, config: Config, ship: Ship, git_hooks: Path) -> An
         address=git_address(config.settings),
         free_disk=config.settings.free_disk,
         max_pack=config.max_pack,
+        given=config.given,
     )
     factory = ssh_factory(
         reactor,
@@ -152,6 +154,7 @@ def _open_doors(reactor: Any, config: Config, ship: Ship, git_hooks: Path) -> An
         login_timeout=config.login_timeout,
         per_address=config.logins_per_address,
         total=config.logins,
+        record=Audit(config.layout.audit),
     )
     return reactor.listenTCP(config.settings.ssh_port, factory, backlog=256, interface=config.bind)
 

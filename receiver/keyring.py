@@ -1,4 +1,4 @@
-"""Who may push: files of public keys in `authorized_keys/`, named for their owners."""
+"""Who may log in: files of public keys in `authorized_keys/`, named for their owners."""
 
 from __future__ import annotations
 
@@ -6,17 +6,23 @@ import re
 from pathlib import Path
 
 from hooks.errors import Refused
-from receiver.ssh.keys import KeyDirectory, RefusedKeyError, fingerprint, parse_line
+from receiver.ssh.interface import Rank
+from receiver.ssh.keys import RANKS, KeyDirectory, RefusedKeyError, fingerprint, parse_line
 
+_ALSO = {
+    Rank.PUSHER: "",
+    Rank.CAPTAIN: ", and command services as captain",
+    Rank.ADMIRAL: ", and log in as admiral",
+}
 _OWNER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,63}")
 
 
-def add(directory: Path, name: str, text: str) -> list[str]:
+def add(directory: Path, name: str, text: str, rank: Rank = Rank.ADMIRAL) -> list[str]:
     """Put the public keys in `text` under `name`, instead of those it had; what to say of each.
 
     `Refused` when a line is no usable key, or there is none.
     """
-    if not _OWNER.fullmatch(name) or name.endswith(".pub"):
+    if not _OWNER.fullmatch(name) or name.endswith(".pub") or name in RANKS:
         raise Refused(f"{ascii(name)[:80]} cannot name a person; letters, digits and ._@+- can")
     if "PRIVATE KEY" in text:
         raise Refused("this is a private key; the public one is in the file that ends in .pub")
@@ -27,22 +33,33 @@ def add(directory: Path, name: str, text: str) -> list[str]:
         prints = [fingerprint(parse_line(line)) for line in lines]
     except RefusedKeyError as error:
         raise Refused(f"the key {error}") from None
-    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    growing = directory / f".{name}"
+    place = _place(directory, name, rank)
+    place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    growing = place.with_name(f".{name}")
     growing.write_text("".join(f"{line}\n" for line in lines))
     growing.chmod(0o600)
-    growing.rename(directory / name)
-    return [f"{name} may push with {one}" for one in prints]
+    growing.rename(place)
+    for other in set(Rank) - {rank}:
+        _place(directory, name, other).unlink(missing_ok=True)
+    return [f"{name} may push with {one}{_ALSO[rank]}" for one in prints]
 
 
 def remove(directory: Path, name: str) -> None:
     """Take the keys of `name` away; `Refused` if there are none."""
-    path = directory / name
-    if not _OWNER.fullmatch(name) or not path.is_file():
+    places = [_place(directory, name, rank) for rank in Rank] if _OWNER.fullmatch(name) else []
+    found = [place for place in places if place.is_file()]
+    if not found:
         raise Refused(f"there are no keys of {ascii(name)[:80]}")
-    path.unlink()
+    for place in found:
+        place.unlink()
+
+
+def _place(directory: Path, name: str, rank: Rank) -> Path:
+    below = {each: sub for sub, each in RANKS.items()}
+    return directory / below[rank] / name if rank in below else directory / name
 
 
 def listing(directory: Path) -> list[str]:
-    """`NAME FINGERPRINT` of each key that lets somebody in."""
-    return [f"{key.owner} {key.fingerprint}" for key in KeyDirectory(directory).all()]
+    """`NAME FINGERPRINT RANK` of each key that lets somebody in."""
+    keys = KeyDirectory(directory).all()
+    return [f"{key.owner} {key.fingerprint} {key.rank.name.lower()}" for key in keys]

@@ -125,6 +125,9 @@ def down(config: Config) -> bool:
 
 def reload(config: Config) -> None:
     """Start the ship's own process anew; what it serves goes on serving."""
+    signal.signal(
+        signal.SIGHUP, signal.SIG_IGN
+    )  # asked for over the ship's own SSH, which ends now
     _end(config, signal.SIGHUP)
     up(config)
 

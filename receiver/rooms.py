@@ -1,29 +1,34 @@
-"""What each account of the SSH server is for: `git` takes pushes, the others have no room yet."""
+"""What each account of the SSH server is for, and who comes in."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from attrs import frozen
+from attrs import field, frozen
 
 from hooks.errors import Refused, ShipError
 from hooks.layout import Layout
 from hooks.naming import repository_name
 from hooks.repository import Repository, serving_environment
+from receiver.admiral import AdmiralRoom
 from receiver.headquarters.hosting import NAME as HEADQUARTERS
-from receiver.ssh.interface import Command, Login, Room, Words
+from receiver.ssh.interface import Account, Command, Login, Rank, Request, Words
+from receiver.verbs import Starphleet, help_text, read
 
 _WAIT = re.compile(r"hq wait ([0-9a-f]{4,64})")
+_ADDRESS = re.compile(r"ssh://git@\[?([^\[\]/]+?)\]?(?::([0-9]+))?")
 _SERVICE = re.compile(r"git[ -](receive-pack|upload-pack) '/?([^']{0,300}?)(?:\.git)?'")
 
 
 @frozen
 class GitRoom:
-    """`ssh git@ship`: git's own commands on the ship's repositories, and a greeting for people.
+    """`ssh git@ship`: git's own commands on the ship's repositories, a few verbs of `starphleet`,
+    and a greeting for people.
 
-    `address` is how git reaches the ship, `hooks` the directory of git's hooks; bytes otherwise.
+    `address` is how git reaches the ship, `hooks` the directory of git's hooks, `given` the ship's
+    settings of its environment, for `starphleet`; bytes otherwise.
     """
 
     layout: Layout
@@ -32,29 +37,36 @@ class GitRoom:
     address: str
     free_disk: int
     max_pack: int
+    given: Mapping[str, str] = field(factory=dict, repr=False)
 
-    def __call__(
-        self, login: Login, command: str | None, git_protocol: str | None
-    ) -> Command | Words:
-        if command is None:
+    def __call__(self, login: Login, request: Request) -> Command | Words:
+        if request.command is None:
             return Words(self._greeting(login), 1)
+        if request.command == "help":
+            return Words(self._help(), 0)
         try:
-            return self._git(login, command, git_protocol)
+            return self._run(login, request.command, request.env.get("GIT_PROTOCOL"))
         except ShipError as error:
             return Words(f"starphleet: {error}\n", 1)
 
-    def _git(self, login: Login, command: str, git_protocol: str | None) -> Command:
+    @property
+    def starphleet(self) -> Starphleet:
+        return Starphleet(self.layout, self.given)
+
+    def _run(self, login: Login, command: str, git_protocol: str | None) -> Command:
         if waited := _WAIT.fullmatch(command):
             argv = (str(self.hooks / "hq-wait"), waited[1])
             return Command(argv, self._environment(login, HEADQUARTERS), self.layout.root)
-        match = _SERVICE.fullmatch(command)
-        if match is None:
-            raise Refused(
-                f"{ascii(command)[:60]} is not for this account; it takes git push, git fetch "
-                "and hq wait COMMIT"
-            )
-        service = match[1]
-        name = HEADQUARTERS if match[2] == HEADQUARTERS else repository_name(match[2])
+        if match := _SERVICE.fullmatch(command):
+            return self._git(login, match[1], match[2], git_protocol)
+        if command.startswith("git"):
+            raise Refused(f"{ascii(command)[:60]} is not for this account; git push and fetch are")
+        return self.starphleet.command(read(command, Rank.PUSHER))
+
+    def _git(self, login: Login, service: str, asked: str, git_protocol: str | None) -> Command:
+        name = HEADQUARTERS if asked == HEADQUARTERS else repository_name(asked)
+        if name == HEADQUARTERS and login.key.rank < Rank.ADMIRAL:
+            raise Refused("the headquarters is for admirals; push services by their names")
         path = self.repository(name).path
         if service == "receive-pack":
             self.layout.require_room(self.free_disk)
@@ -74,21 +86,58 @@ class GitRoom:
             "STARPHLEET_SOCKET": str(self.layout.socket),
         }
 
+    def _help(self) -> str:
+        return help_text(f"ssh {_reached(self.address, 'git')}", Rank.PUSHER)
+
     def _greeting(self, login: Login) -> str:
         return (
             f"Hello {login.key.owner}, this is a ship of Starphleet. It has no shell here; "
             "it deploys what you push:\n\n"
             f"    git remote add ship {self.address}/NAME\n"
             "    git push ship master\n\n"
+            "and it answers:\n\n"
+            f"{self._help()}\n"
         )
 
 
-def closed_room(login: Login, command: str | None, git_protocol: str | None) -> Words:
+@frozen
+class CaptainRoom:
+    """`ssh captain@ship`: verbs of `starphleet` about services, and no shell."""
+
+    starphleet: Starphleet
+    address: str
+
+    def __call__(self, login: Login, request: Request) -> Command | Words:
+        listed = help_text(f"ssh {_reached(self.address, 'captain')}", Rank.CAPTAIN)
+        if request.command is None:
+            return Words(f"Hello {login.key.owner}, this account has no shell. It has:\n\n{listed}")
+        if request.command == "help":
+            return Words(listed, 0)
+        try:
+            return self.starphleet.command(read(request.command, Rank.CAPTAIN))
+        except ShipError as error:
+            return Words(f"starphleet: {error}\n", 1)
+
+
+def _reached(address: str, account: str) -> str:
+    """The options and destination for ssh, of how git reaches the ship."""
+    match = _ADDRESS.fullmatch(address)
+    assert match is not None
+    return f"-p {match[2]} {account}@{match[1]}" if match[2] else f"{account}@{match[1]}"
+
+
+def closed_room(login: Login, request: Request) -> Words:
     """An account whose use this ship does not have."""
     return Words(
         f"Hello {login.key.owner}: the account '{login.account}' is not on this ship yet.\n", 1
     )
 
 
-def rooms(git: GitRoom) -> dict[str, Room]:
-    return {"git": git, "admiral": closed_room, "update": closed_room}
+def rooms(git: GitRoom) -> dict[str, Account]:
+    """Every account, and the least rank that comes in."""
+    return {
+        "git": Account(git, Rank.PUSHER),
+        "captain": Account(CaptainRoom(git.starphleet, git.address), Rank.CAPTAIN),
+        "admiral": Account(AdmiralRoom(git.starphleet), Rank.ADMIRAL, whole=True),
+        "update": Account(closed_room, Rank.ADMIRAL),
+    }

@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 
-from receiver.ssh.keys import OWNER, RefusedKeyError, parse_line
+from receiver.ssh.keys import OWNER, RANKS, RefusedKeyError, parse_line
 
 _PRIVATE = re.compile(rb"^\s*(-----BEGIN [A-Z0-9 ]*PRIVATE KEY|PuTTY-User-Key-File-)", re.MULTILINE)
 _LIKE_A_KEY = re.compile(r"(?:^|\s)(?:ssh|ecdsa|sk)-\S+\s+AAAA")
@@ -20,8 +20,10 @@ _DOCUMENTS = (".md", ".rst")
 def write_admirals(directory: Path, keys: Mapping[str, bytes]) -> tuple[str, ...]:
     """Lay `keys` (files by their path below `authorized_keys/`) at `directory`; what to warn of.
 
-    One file for each owner, whose name is the file's without `.pub`. All changes at once: whoever
-    looks finds the old keys or the new ones. Unchanged keys leave the disk untouched. Blocks.
+    One file for each owner, whose name is the file's without `.pub`; what is below `pushers/` or
+    `captains/` stays in a directory of that name, all else is an admiral's. All changes at once:
+    whoever looks finds the old keys or the new ones. Unchanged keys leave the disk untouched.
+    Blocks.
     """
     found: dict[str, list[str]] = defaultdict(list)
     warnings = []
@@ -29,8 +31,9 @@ def write_admirals(directory: Path, keys: Mapping[str, bytes]) -> tuple[str, ...
         good, refused = _read(name, data)
         warnings += refused
         if good:
-            found[_owner(name)] += [line for line in good if line not in found[_owner(name)]]
-    wanted = {owner: "".join(f"{line}\n" for line in lines) for owner, lines in found.items()}
+            place = _place(name)
+            found[place] += [line for line in good if line not in found[place]]
+    wanted = {place: "".join(f"{line}\n" for line in lines) for place, lines in found.items()}
     if _laid(directory) != wanted:
         _lay(directory, wanted)
     return tuple(warnings)
@@ -38,6 +41,12 @@ def write_admirals(directory: Path, keys: Mapping[str, bytes]) -> tuple[str, ...
 
 def _owner(name: str) -> str:
     return PurePosixPath(name).name.removesuffix(".pub")
+
+
+def _place(name: str) -> str:
+    """The file that keys of `name` are laid in."""
+    first, deeper, _ = name.partition("/")
+    return f"{first}/{_owner(name)}" if deeper and first in RANKS else _owner(name)
 
 
 def _read(name: str, data: bytes) -> tuple[list[str], list[str]]:
@@ -55,7 +64,7 @@ def _read(name: str, data: bytes) -> tuple[list[str], list[str]]:
             refused.append(f"{where}:{number}: the key {error}; skipped")
         else:
             good.append(line)
-    if good and not OWNER.fullmatch(_owner(name)):
+    if good and (not OWNER.fullmatch(_owner(name)) or _owner(name) in RANKS):
         return [], [*refused, f"{where}: that is no name for an owner of keys; skipped"]
     return good, refused
 
@@ -74,7 +83,11 @@ def _is_document(name: str) -> bool:
 
 def _laid(directory: Path) -> dict[str, str] | None:
     try:
-        return {file.name: file.read_text() for file in directory.iterdir()}
+        return {
+            str(file.relative_to(directory)): file.read_text()
+            for each in directory.iterdir()
+            for file in (each.iterdir() if each.is_dir() else (each,))
+        }
     except (OSError, UnicodeDecodeError):
         return None
 
@@ -86,8 +99,9 @@ def _lay(directory: Path, wanted: Mapping[str, str]) -> None:
     """
     before = directory.resolve()
     new = Path(tempfile.mkdtemp(prefix=f".{directory.name}-", dir=directory.parent))
-    for owner, text in wanted.items():
-        _write(new / owner, text)
+    for place, text in wanted.items():
+        (new / place).parent.mkdir(mode=0o700, exist_ok=True)
+        _write(new / place, text)
     link = new.with_name(f"{new.name}.link")
     link.symlink_to(new.name)
     if directory.is_dir() and not directory.is_symlink():

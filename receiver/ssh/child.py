@@ -1,4 +1,4 @@
-"""The process that a channel is joined to."""
+"""The process that a session is joined to."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import contextlib
 import os
 import signal
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from twisted.conch.ssh.common import NS
 from twisted.internet.error import ProcessTerminated
@@ -16,22 +16,25 @@ from twisted.python.failure import Failure
 
 from receiver.ssh.interface import Command
 from receiver.ssh.pipes import Inlet, Outlet
+from receiver.ssh.terminal import Terminal
 
 GRACE = 5.0  # seconds between SIGHUP and SIGKILL for a child whose client is gone
 
 # Those that RFC 4254 names.
-_SIGNALS = frozenset(
+SIGNALS = frozenset(
     ["ABRT", "ALRM", "FPE", "HUP", "ILL", "INT", "KILL", "PIPE", "QUIT", "SEGV", "TERM"]
 ).union(["USR1", "USR2"])
 
 
-def wrapped(command: Command) -> tuple[str, ...]:
-    """The argv that runs `command` in its directory, as leader of a process group of its own.
+def wrapped(command: Command, *, terminal: bool = False) -> tuple[str, ...]:
+    """The argv that runs `command` in its directory, as leader of a session of its own, whose
+    controlling terminal is its stdin if that is one.
 
     By way of env and setsid because a plain spawn is a vfork: a fork of this process to do the
     same costs several milliseconds a push.
     """
-    return ("/usr/bin/env", "-C", str(command.cwd), "/usr/bin/setsid", "--", *command.argv)
+    at = ("--ctty",) if terminal else ()
+    return ("/usr/bin/env", "-C", str(command.cwd), "/usr/bin/setsid", *at, "--", *command.argv)
 
 
 def farewell(reason: Failure) -> tuple[bytes, bytes]:
@@ -43,7 +46,7 @@ def farewell(reason: Failure) -> tuple[bytes, bytes]:
         name = signal.Signals(error.signal).name.removeprefix("SIG")
     except ValueError:
         name = str(error.signal)
-    if name not in _SIGNALS:
+    if name not in SIGNALS:
         name += "@linux"
     dumped = os.WCOREDUMP(error.status)
     return b"exit-signal", NS(name.encode()) + bytes((dumped,)) + NS(b"") + NS(b"")
@@ -56,6 +59,7 @@ class Child(ProcessProtocol):
         self._reactor = reactor
         self._ended = ended
         self._pid = 0
+        self._spared = False
         self._reaped = False
         self._kill: IDelayedCall | None = None
 
@@ -73,10 +77,7 @@ class Child(ProcessProtocol):
                 read, write = os.pipe()
                 theirs.append(write if number else read)
                 end.open(read if number else write)
-            argv = wrapped(command)
-            process = spawner.spawnProcess(
-                self, argv[0], argv, dict(command.env), childFDs=dict(enumerate(theirs))
-            )
+            self._spawn(spawner, command, wrapped(command), theirs)
         except BaseException:
             for end in ends:
                 end.close()
@@ -84,6 +85,34 @@ class Child(ProcessProtocol):
         finally:
             for fd in theirs:
                 os.close(fd)
+
+    def spawn_at(
+        self,
+        spawner: IReactorProcess,
+        command: Command,
+        terminal: Terminal,
+        stdin: Inlet,
+        output: Outlet,
+    ) -> None:
+        """As `spawn`, at a terminal, of which the ends are copies."""
+        try:
+            stdin.open(os.dup(terminal.ours))
+            output.open(os.dup(terminal.ours))
+            self._spawn(spawner, command, wrapped(command, terminal=True), [terminal.theirs] * 3)
+        except BaseException:
+            for end in (stdin, output, terminal):
+                end.close()
+            raise
+        finally:
+            os.close(terminal.theirs)
+
+    def _spawn(
+        self, spawner: IReactorProcess, command: Command, argv: Sequence[str], fds: Sequence[int]
+    ) -> None:
+        process = spawner.spawnProcess(
+            self, argv[0], argv, dict(command.env), childFDs=dict(enumerate(fds))
+        )
+        self._spared = command.spared
         self._pid = process.pid or 0
 
     def processEnded(self, reason: Failure) -> None:
@@ -94,9 +123,17 @@ class Child(ProcessProtocol):
         self._ended(reason)
 
     def hang_up(self) -> None:
-        """The client is gone: SIGHUP to the group, SIGKILL to what is left of it after `GRACE`."""
-        if self._pid and self._kill is None and self._signal(signal.SIGHUP):
+        """The client is gone: SIGHUP to the group, SIGKILL to what is left of it after `GRACE`,
+        unless it is spared."""
+        if not self._pid or self._kill is not None or not self._signal(signal.SIGHUP):
+            return
+        if not self._spared:
             self._kill = self._reactor.callLater(GRACE, self._kill_group)
+
+    def signal(self, number: signal.Signals) -> None:
+        """To its process group."""
+        if self._pid:
+            self._signal(number)
 
     def _kill_group(self) -> None:
         self._kill = None
@@ -108,8 +145,13 @@ class Child(ProcessProtocol):
         The group's number is not given out again while a process of it lives, the leader's not
         before it is reaped.
         """
-        with contextlib.suppress(ProcessLookupError):
+        try:
             os.killpg(self._pid, number)
+        except PermissionError:  # all of it runs as somebody else by now
+            return True
+        except ProcessLookupError:
+            pass
+        else:
             return True
         if self._reaped:
             return False

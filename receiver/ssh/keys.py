@@ -23,12 +23,15 @@ from twisted.conch.ssh.keys import Key as SSHKey
 from twisted.logger import Logger
 
 from receiver.ssh.algorithms import SIGNATURES
-from receiver.ssh.interface import Key
+from receiver.ssh.interface import Key, Rank
 
 SMALLEST_RSA = 2048  # bits
 LARGEST_FILE = 1024 * 1024  # bytes of one file of keys
 
 OWNER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,63}")
+RANKS = {"pushers": Rank.PUSHER, "captains": Rank.CAPTAIN}
+"""Directories below one of keys, and what keys in them may do; those beside them are admirals'."""
+
 _log = Logger()
 
 
@@ -78,8 +81,9 @@ def _parsed(line: str) -> bytes | RefusedKeyError:
 class KeyDirectory:
     """Public keys in directories: one or more a file, the file's name (less `.pub`) the owner.
 
-    Read afresh at every look, so that a key added or removed counts at once. What is refused is
-    logged, once for each line. Only the first directory is missed when it is not there.
+    Those in the directories that `RANKS` names may do less than an admiral. Read afresh at every
+    look, so that a key added or removed counts at once. What is refused is logged, once for each
+    line. Only the first directory is missed when it is not there.
     """
 
     def __init__(self, path: Path, *more: Path) -> None:
@@ -87,14 +91,16 @@ class KeyDirectory:
         self._told: set[str] = set()
 
     def find(self, blob: bytes) -> Key | None:
-        """Whose key this is, or `None`. A key under two names identifies nobody."""
+        """Whose key this is, or `None`. A key under two names identifies nobody, and one of two
+        ranks has the higher."""
         wanted = fingerprint(blob)
-        owners = {key.owner for key in self.all() if key.fingerprint == wanted}
+        found = [key for key in self.all() if key.fingerprint == wanted]
+        owners = {key.owner for key in found}
         if len(owners) > 1:
             names = ", ".join(sorted(owners))
             self._tell(f"{self._paths[0]}: {wanted} stands under {names}; refused")
             return None
-        return Key(owners.pop(), wanted) if owners else None
+        return max(found, key=lambda key: key.rank, default=None)
 
     def all(self) -> Iterator[Key]:
         """Every key that may log in, directory by directory, by owner."""
@@ -105,11 +111,11 @@ class KeyDirectory:
         """The keys in one directory. A link to it may be replaced meanwhile: then the new one's."""
         while True:
             directory = path.resolve()
-            found = list(self._listed(path, directory))
+            found = list(self._listed(path, directory, Rank.ADMIRAL))
             if path.resolve() == directory:
                 return found
 
-    def _listed(self, path: Path, directory: Path) -> Iterator[Key]:
+    def _listed(self, path: Path, directory: Path, rank: Rank) -> Iterator[Key]:
         try:
             files = sorted(directory.iterdir())
         except OSError as error:
@@ -119,13 +125,15 @@ class KeyDirectory:
         for file in files:
             if file.name.startswith("."):
                 continue
-            if OWNER.fullmatch(file.name.removesuffix(".pub")):
-                yield from self.read(file)
+            if rank is Rank.ADMIRAL and file.name in RANKS and file.is_dir():
+                yield from self._listed(path / file.name, file, RANKS[file.name])
+            elif OWNER.fullmatch(file.name.removesuffix(".pub")):
+                yield from self.read(file, rank)
             else:
                 self._tell(f"{path}: {file.name!r} is no name for an owner of keys; skipped")
 
-    def read(self, file: Path) -> list[Key]:
-        """The keys in one file that may log in."""
+    def read(self, file: Path, rank: Rank) -> list[Key]:
+        """The keys in one file that may log in, of this rank."""
         owner = file.name.removesuffix(".pub")
         found = []
         for number, line in enumerate(self._lines(file), 1):
@@ -133,7 +141,7 @@ class KeyDirectory:
                 continue
             parsed = _parsed(line)
             if isinstance(parsed, bytes):
-                found.append(Key(owner, fingerprint(parsed)))
+                found.append(Key(owner, fingerprint(parsed), rank))
             else:
                 self._tell(f"{file}:{number}: {parsed}; skipped", line)
         return found

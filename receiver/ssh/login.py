@@ -114,7 +114,7 @@ class UserAuth(SSHUserAuthServer):
         return verified(blob, algorithm, signature, message)
 
     def _welcome(self, account: str, key: Key) -> None:
-        login = Login(account, key, self.transport.peer)
+        login = Login(account, key, self.transport.peer, self.transport.ends)
         self._log.info(
             "{owner} ({fingerprint}) is here as {account}, from {peer}",
             owner=key.owner,

@@ -8,14 +8,18 @@ from __future__ import annotations
 import socket
 import struct
 import traceback
+from typing import Any
 
 from twisted.conch.ssh import transport as conch
 from twisted.conch.ssh.common import NS
 from twisted.internet.interfaces import (
     IPushProducer,
     IReactorFDSet,
+    IReactorPluggableNameResolver,
     IReactorProcess,
+    IReactorTCP,
     IReactorTime,
+    IReactorUNIX,
     ITCPTransport,
 )
 from twisted.logger import Logger
@@ -37,7 +41,14 @@ LONGEST_VERSION = 255  # bytes of the client's first line (RFC 4253, 4.2)
 _SEQUENCE = 0xFFFFFFFF
 
 
-class Reactor(IReactorTime, IReactorProcess, IReactorFDSet):
+class Reactor(
+    IReactorTime,
+    IReactorProcess,
+    IReactorFDSet,
+    IReactorTCP,
+    IReactorUNIX,
+    IReactorPluggableNameResolver,
+):
     """What this package asks of the reactor."""
 
 
@@ -74,6 +85,13 @@ class PacketTransport(conch.SSHServerTransport):
         self.transport.bufferSize = BUFFER  # type: ignore[attr-defined]
         self.transport.registerProducer(self, True)  # type: ignore[attr-defined]
         self.transport.write(self.ourVersionString + b"\r\n")
+
+    @property
+    def ends(self) -> str:
+        """Both ends of the connection, as SSH_CONNECTION has them."""
+        there: Any = self.transport.getPeer()
+        here: Any = self.transport.getHost()
+        return f"{there.host} {there.port} {here.host} {here.port}"
 
     # In
 

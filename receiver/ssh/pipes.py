@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import select
 from collections import deque
 from collections.abc import Callable
 from itertools import islice
@@ -142,6 +143,7 @@ class Outlet:
         self._changed = changed
         self._fd = -1
         self._reading = False
+        self._draining = False
         self.pending = memoryview(b"")
 
     @property
@@ -154,8 +156,15 @@ class Outlet:
         self._fd = fd
         os.set_blocking(fd, False)
 
+    def drain(self) -> None:
+        """What there is to read now is all: whoever else holds the other end is not waited for."""
+        self._draining = True
+
     def want(self, reading: bool) -> None:
         reading = reading and self._fd >= 0
+        if reading and self._draining and not _readable(self._fd):
+            self._close_fd()
+            return
         if reading != self._reading:
             self._reading = reading
             (self._reactor.addReader if reading else self._reactor.removeReader)(self)
@@ -193,3 +202,9 @@ class Outlet:
 
     def logPrefix(self) -> str:
         return "output"
+
+
+def _readable(fd: int) -> bool:
+    looking = select.poll()
+    looking.register(fd, select.POLLIN)
+    return bool(looking.poll(0))

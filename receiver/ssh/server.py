@@ -21,7 +21,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from receiver.ssh.ciphers import Clear
-from receiver.ssh.interface import Key, Room
+from receiver.ssh.interface import Account, Entry, Key, Record
 from receiver.ssh.keys import KeyDirectory
 from receiver.ssh.keys import host_key as read_host_key
 from receiver.ssh.packets import VERSION, Reactor
@@ -72,14 +72,16 @@ class ShipSSHFactory(SSHFactory):
         *,
         host_key: SSHKey,
         keys: KeyDirectory,
-        rooms: Mapping[str, Room],
+        accounts: Mapping[str, Account],
         login_timeout: float,
         per_address: int,
         total: int,
         keepalive: float,
+        record: Record,
     ) -> None:
         self.reactor = reactor
-        self.rooms = dict(rooms)
+        self.accounts = dict(accounts)
+        self.record = record
         self.login_timeout = login_timeout
         self.keepalive = keepalive
         self.refusing = 0
@@ -92,7 +94,9 @@ class ShipSSHFactory(SSHFactory):
 
     def key_for(self, account: str, blob: bytes) -> Key | None:
         """Whose key may log in as `account`, if this is one and there is such an account."""
-        return self._keys.find(blob) if account in self.rooms else None
+        asked = self.accounts.get(account)
+        key = self._keys.find(blob) if asked is not None else None
+        return key if asked is not None and key is not None and asked.admits(key) else None
 
     def buildProtocol(self, addr: IAddress | None) -> Any:
         peer = str(getattr(addr, "host", ""))
@@ -119,30 +123,36 @@ class ShipSSHFactory(SSHFactory):
             del self._from[peer]
 
 
+def _unrecorded(entry: Entry) -> None:
+    """Where nobody keeps an audit log."""
+
+
 def ssh_factory(
     reactor: Reactor,
     *,
     host_key: Path,
     keys: Sequence[Path],
-    rooms: Mapping[str, Room],
+    rooms: Mapping[str, Account],
     login_timeout: float = 60,
     per_address: int = 100,
     total: int = 400,
     keepalive: float = 30,
+    record: Record = _unrecorded,
 ) -> ShipSSHFactory:
     """The SSH server, ready for `listenTCP`.
 
     `host_key` is a file, made when missing; `keys` the directories of users' keys; `rooms` what
-    each account leads to. Seconds for `login_timeout` (from connect to login) and `keepalive`.
-    Raises `ValueError` for a host key that cannot be used.
+    each account leads to; `record` takes what was done. Seconds for `login_timeout` (from connect
+    to login) and `keepalive`. Raises `ValueError` for a host key that cannot be used.
     """
     return ShipSSHFactory(
         reactor,
         host_key=read_host_key(host_key),
         keys=KeyDirectory(*keys),
-        rooms=rooms,
+        accounts=rooms,
         login_timeout=login_timeout,
         per_address=per_address,
         total=total,
         keepalive=keepalive,
+        record=record,
     )

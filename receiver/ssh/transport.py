@@ -242,5 +242,12 @@ class Transport(PacketTransport):
         self.login = login
         self.timers.stop("login")
         self.sendPacket(MSG_USERAUTH_SUCCESS, b"")
-        room = self.factory.rooms[login.account]
-        self.setService(Connection(self.reactor, login, room, keepalive=self.factory.keepalive))
+        self.setService(
+            Connection(
+                self.reactor,
+                login,
+                self.factory.accounts[login.account],
+                keepalive=self.factory.keepalive,
+                record=self.factory.record,
+            )
+        )

@@ -39,9 +39,10 @@ def make_key(path: Path, kind: str = "ed25519", bits: int = 0) -> Path:
 
 
 class Ship:
-    """The server process, with alice's key in its directory, and how clients reach it."""
+    """The server process, with alice's key in its directory, and how clients reach it. `prefix` is
+    an argv to put in front of it."""
 
-    def __init__(self, **settings: object) -> None:
+    def __init__(self, *, prefix: tuple[str, ...] = (), **settings: object) -> None:
         self.root = Path(tempfile.mkdtemp(prefix="ssh-ship-"))
         self.keys = self.root / "authorized_keys"
         self.keys.mkdir()
@@ -49,7 +50,7 @@ class Ship:
         self.log = self.root / "log"
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
-                (sys.executable, __file__, str(self.root), json.dumps(settings)),
+                (*prefix, sys.executable, __file__, str(self.root), json.dumps(settings)),
                 stdout=subprocess.PIPE,
                 stderr=log,
                 env={**os.environ, "LEAK": "of the ship's own environment"},
@@ -58,10 +59,12 @@ class Ship:
         self.port = int(self.process.stdout.readline())
         self.watched = psutil.Process(self.process.pid)
 
-    def admit(self, owner: str, kind: str = "ed25519", bits: int = 0) -> Path:
-        """A new key of `owner`'s, who may log in with it; the private half's path."""
+    def admit(self, owner: str, kind: str = "ed25519", bits: int = 0, *, below: str = "") -> Path:
+        """A new key of `owner`'s, who may log in with it; the private half's path. `below` is the
+        directory of a rank."""
         path = make_key(self.root / f"{owner}-{kind}{bits or ''}", kind, bits)
-        with (self.keys / f"{owner}.pub").open("a") as file:
+        (self.keys / below).mkdir(exist_ok=True)
+        with (self.keys / below / f"{owner}.pub").open("a") as file:
             file.write(path.with_name(path.name + ".pub").read_text())
         return path
 
@@ -111,12 +114,14 @@ class Ship:
         )
 
     @contextlib.contextmanager
-    def paramiko(self, account: str = "git") -> Iterator[paramiko.Transport]:
-        """A client that can be told to misbehave, logged in as alice."""
+    def paramiko(
+        self, account: str = "git", *, key: Path | None = None
+    ) -> Iterator[paramiko.Transport]:
+        """A client that can be told to misbehave, logged in as alice if not as another."""
         transport = paramiko.Transport(("127.0.0.1", self.port))
         try:
-            key = paramiko.Ed25519Key.from_private_key_file(str(self.alice))
-            transport.connect(username=account, pkey=key)
+            private = paramiko.Ed25519Key.from_private_key_file(str(key or self.alice))
+            transport.connect(username=account, pkey=private)
             yield transport
         finally:
             transport.close()
@@ -135,19 +140,25 @@ def serve(root: Path, settings: dict[str, Any]) -> None:
     from twisted.internet import reactor as default_reactor
     from twisted.logger import globalLogBeginner, textFileLogObserver
 
+    from hooks.layout import Layout
+    from receiver import admiral
+    from receiver.audit import Audit
+    from receiver.rooms import closed_room
     from receiver.ssh import child, transport
-    from receiver.ssh.interface import Command, Login, Words
+    from receiver.ssh.interface import Account, Command, Login, Rank, Request, Words
     from receiver.ssh.server import ssh_factory
+    from receiver.verbs import Starphleet
 
     reactor = cast(Any, default_reactor)
     transport.REKEY_BYTES = settings.pop("rekey_bytes", transport.REKEY_BYTES)
     transport.REKEY_SECONDS = settings.pop("rekey_seconds", transport.REKEY_SECONDS)
     child.GRACE = settings.pop("grace", child.GRACE)
+    admiral.SFTP_SERVERS = tuple(settings.pop("sftp_servers", admiral.SFTP_SERVERS))
 
-    def git(login: Login, command: str | None, protocol: str | None) -> Command | Words:
-        verb, _, rest = (command or "").partition(" ")
-        env = PLAIN_PATH | ({"GIT_PROTOCOL": protocol} if protocol else {})
-        if command is None:
+    def git(login: Login, request: Request) -> Command | Words:
+        verb, _, rest = (request.command or "").partition(" ")
+        env = PLAIN_PATH | dict(request.env)
+        if request.command is None:
             return Words(f"Hello {login.key.owner}.\nPush with git.\n", 0)
         if verb == "who":
             return Words(f"{login.account} {login.key.owner} {login.peer}\n", 0)
@@ -162,14 +173,21 @@ def serve(root: Path, settings: dict[str, Any]) -> None:
             return Command(("/usr/bin/env",), env, root)
         raise RuntimeError(f"a room that breaks: {verb}")
 
-    def admiral(login: Login, command: str | None, protocol: str | None) -> Command | Words:
-        return Words("not on this ship yet\n")
+    def captain(login: Login, request: Request) -> Words:
+        return Words("a captain\n", 0)
 
+    starphleet = Starphleet(Layout(root), {"STARPHLEET_SSH_PORT": "2022"})
     factory = ssh_factory(
         reactor,
         host_key=root / "host_key",
         keys=(root / "authorized_keys", root / "admirals"),
-        rooms={"git": git, "admiral": admiral},
+        rooms={
+            "git": Account(git),
+            "captain": Account(captain, Rank.CAPTAIN),
+            "admiral": Account(admiral.AdmiralRoom(starphleet), Rank.ADMIRAL, whole=True),
+            "update": Account(closed_room, Rank.ADMIRAL),
+        },
+        record=Audit(root / "audit.log"),
         **settings,
     )
     globalLogBeginner.beginLoggingTo([textFileLogObserver(sys.stderr)], redirectStandardIO=False)

@@ -49,6 +49,18 @@ class Written(SynchronousTestCase):
         self.assertEqual([self.owner(one) for one in (ann, home, bob)], ["ann", "ann", "bob"])
         self.assertEqual(self.owners(), ["ann", "ann", "bob"])
 
+    def test_ranks(self) -> None:
+        """What is below `pushers/` and `captains/` is theirs; the rest is admirals'."""
+        ann, bob, cat, dan = (self.line(name) for name in ("ann", "bob", "cat", "dan"))
+        keys = {"ann": ann, "pushers/bob.pub": bob, "captains/deep/cat": cat, "team/pushers": dan}
+        (warning,) = write_admirals(self.directory, keys)
+        self.assertIn("authorized_keys/team/pushers: that is no name", warning)
+        ranks = {key.owner: key.rank.name for key in self.known.all()}
+        self.assertEqual(ranks, {"ann": "ADMIRAL", "bob": "PUSHER", "cat": "CAPTAIN"})
+        laid = self.directory.readlink()
+        write_admirals(self.directory, keys)
+        self.assertEqual(self.directory.readlink(), laid)
+
     def test_what_is_no_key(self) -> None:
         """Prose is passed over in silence, a document even where it shows a key."""
         example = README + self.line("example")

@@ -15,7 +15,7 @@ from proxy.routes import Route
 from receiver import keyring
 from receiver.config import load
 from receiver.rooms import GitRoom, rooms
-from receiver.ssh.interface import Command, Key, Login, Request, Words
+from receiver.ssh.interface import Command, Key, Login, Rank, Request, Words
 from tests.hooks.scene import git_at_once, scratch
 
 ED25519 = (
@@ -97,6 +97,16 @@ class Keyring(SynchronousTestCase):
         (line,) = keyring.add(directory, "ann", ED25519 + "\n")
         self.assertIn("ann may push with SHA256:", line)
         self.assertEqual([one.split()[0] for one in keyring.listing(directory)], ["ann"])
+        keyring.remove(directory, "ann")
+        self.assertEqual(keyring.listing(directory), [])
+
+    def test_a_rank_is_changed(self) -> None:
+        """Somebody has the rank that was given last, and is removed whatever it is."""
+        directory = scratch(self) / "keys"
+        for rank in (Rank.PUSHER, Rank.ADMIRAL, Rank.CAPTAIN):
+            keyring.add(directory, "ann", ED25519, rank)
+            (listed,) = keyring.listing(directory)
+            self.assertEqual(listed.split()[2], rank.name.lower())
         keyring.remove(directory, "ann")
         self.assertEqual(keyring.listing(directory), [])
 

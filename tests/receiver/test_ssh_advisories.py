@@ -17,7 +17,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.receiver.ssh_raw import Forged, Raw
 from tests.receiver.ssh_ship import CLIENT_ENV, Ship, make_key, until
 
-ACCOUNTS = ("git", "admiral")
+ACCOUNTS = ("git", "captain", "update")
 
 
 class Advisories(SynchronousTestCase):
@@ -117,8 +117,8 @@ class Advisories(SynchronousTestCase):
             [b"GIT_PROTOCOL=version=2:agent=git", b"PATH=/usr/bin:/bin"],
         )
 
-    def test_no_pty_forwarding_sftp_or_subsystem_for_anyone(self) -> None:
-        """No account gets a pty, X11, a subsystem or a forwarding of any kind."""
+    def test_no_pty_forwarding_sftp_or_subsystem_but_for_admirals(self) -> None:
+        """No account but `admiral` gets a pty, X11, a subsystem or a forwarding of any kind."""
         for account in ACCOUNTS:
             with self.ship.paramiko(account) as transport:
                 for ask in (

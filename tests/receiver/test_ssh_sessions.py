@@ -131,7 +131,7 @@ class Sessions(SynchronousTestCase):
     def test_login_names_account_owner_and_peer(self) -> None:
         """A room learns the account, the key's owner and the client's address."""
         self.assertEqual(self.ship.run("who").stderr, b"git alice 127.0.0.1\n")
-        self.assertEqual(self.ship.run("", account="admiral").stderr, b"not on this ship yet\n")
+        self.assertEqual(self.ship.run("", account="captain").stderr, b"a captain\n")
 
     def test_commands_that_are_no_text(self) -> None:
         """A command that is not UTF-8, or is too long, is refused with one line."""

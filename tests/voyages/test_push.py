@@ -64,7 +64,7 @@ def test_what_was_pushed_can_be_fetched(port_of_call: Harbour) -> None:
 
 def test_a_person_is_greeted(port_of_call: Harbour) -> None:
     """`ssh git@ship` greets by the key's name and says what to do; other rooms say so too."""
-    for account, words in (("git", "git push ship master"), ("admiral", "not on this ship yet")):
+    for account, words in (("git", "git push ship master"), ("captain", "no shell")):
         said = subprocess.run(
             [*port_of_call.ssh, f"{account}@localhost"],
             capture_output=True,
