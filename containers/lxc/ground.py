@@ -13,6 +13,7 @@ from pathlib import Path
 from attrs import evolve, field, frozen
 
 from containers import files
+from containers.boxing import DEFAULT_USER
 from containers.interface import ContainerError, Mount
 from containers.lxc import config, network
 from containers.lxc.idmap import ROOT_OUTSIDE
@@ -63,13 +64,14 @@ class Ground:
             _write(self.seccomp(root=root), config.seccomp(user_namespaces=root).encode())
 
     def seen(self, mount: Mount) -> Mount:
-        """`mount` with a source that containers can reach: a copy, where only root can go.
+        """`mount` with a source that containers can reach: a copy, where only root can go. What is
+        for the user of services alone, such as a build's settings, is shown as it is.
 
         Raises `ContainerError` if it is to be written to. Blocks while it copies: what is mounted
         from such places, the provided buildpacks and certificates, is small.
         """
         closed = closed_to_others(mount.source)
-        if closed is None:
+        if closed is None or (closed == mount.source and _of_services(closed)):
             return mount
         if mount.writable:
             raise ContainerError(f"{mount.source}: {unreachable(closed)}")
@@ -96,6 +98,11 @@ def closed_to_others(path: Path) -> Path | None:
     """The first directory on the way to `path` that only its owner and group may enter."""
     ways = [*reversed(path.resolve().parents), *([path] if path.is_dir() else [])]
     return next((one for one in ways if not one.stat().st_mode & 0o001), None)
+
+
+def _of_services(path: Path) -> bool:
+    """Whether it is of the user that services run as, who may enter what nobody else may."""
+    return path.stat().st_uid == DEFAULT_USER.uid
 
 
 def unreachable(closed: Path) -> str:

@@ -81,11 +81,13 @@ def sleeping(word: str) -> int:
     return sum(command.startswith(b"sleep\0") for command in commands)
 
 
-def terminate_server(address: Address) -> None:
-    """TERM to the server there, from outside: its runtime knows nothing of it."""
-    for pid in running("server.py"):
+def terminate_server(word: str, address: Address) -> None:
+    """TERM to the server that has `word`, from outside: its runtime knows nothing of it."""
+    for pid in running(word):
         with contextlib.suppress(OSError):
-            if f"PORT={address.port}".encode() in Path(f"/proc/{pid}/environ").read_bytes():
+            arguments = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+            told = Path(f"/proc/{pid}/environ").read_bytes()
+            if b"server.py" in arguments and f"PORT={address.port}".encode() in told:
                 os.kill(pid, signal.SIGTERM)
 
 
@@ -433,7 +435,7 @@ class Contract(TestCase):
         container = await self.runtime.containerize("a")
         self.runtime.adopt(container)
         ended = Deferred.fromCoroutine(self.runtime.exited(container))
-        terminate_server(address)
+        terminate_server(self.word[::-1], address)
         self.assertIn(await ended, (Exit(), Exit(status=3)))
         self.assertIsNone(self.another().adopt(container))
         self.assertEqual(await self.serve(container, address=address), address)
@@ -494,7 +496,7 @@ async def be_a_ship(kind: str, root: Path, first: int, word: str) -> None:
     (container.app / "server.py").chmod(0o644)
     log = root.parent / "log"
     address = await runtime.start(
-        container, [PYTHON, "server.py"], env={}, log=log, limits=Limits()
+        container, [PYTHON, "server.py", word[::-1]], env={}, log=log, limits=Limits()
     )
     print(address.host, address.port, flush=True)
     await runtime.run(container, ["sleep", word], env={}, output=lambda _: None, limits=Limits())

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import subprocess
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -89,7 +91,10 @@ def path(harbour: Harbour, at: str) -> str:
 
 
 def says(harbour: Harbour, at: str, text: str) -> bool:
-    return harbour.get(path(harbour, at)).text == text
+    """An answer that is cut short, as by a service that stops before the next one, says nothing."""
+    with suppress(http.client.IncompleteRead):
+        return harbour.get(path(harbour, at)).text == text
+    return False
 
 
 def live(harbour: Harbour, at: str) -> bool:

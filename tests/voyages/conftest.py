@@ -5,16 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
 from tests.voyages import harbour as harbour_of
 from tests.voyages.base import Base
 from tests.voyages.harbour import Harbour
-
-BOTH = {"test_push", "test_survival", "test_load"}
-"""The modules whose voyages are made under both runtimes at each run of the tests."""
-
 
 CONTAINERS = {"test_containers"}
 """Those that are about real containers."""
@@ -24,25 +21,21 @@ ON_LOOPBACK = {"test_elsewhere"}
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    name = metafunc.module.__name__.rpartition(".")[2]
-    if name in CONTAINERS:
-        metafunc.parametrize("runtime", ["lxc"], indirect=True, scope="module")
-    elif os.geteuid() == 0 and name not in ON_LOOPBACK and (harbour_of.EVERYTHING or name in BOTH):
-        metafunc.parametrize("runtime", ["process", "lxc"], indirect=True, scope="module")
+    """Each voyage is made under both runtimes; one after the other within what shares a ship."""
+    package, _, name = metafunc.module.__name__.rpartition(".")
+    runtimes = ["lxc"] if name in CONTAINERS else ["process", "lxc"]
+    if os.geteuid() == 0 and name not in ON_LOOPBACK:
+        shared = package.endswith("advisories")
+        scope: Literal["package", "module"] = "package" if shared else "module"
+        metafunc.parametrize("runtime", runtimes, indirect=True, scope=scope)
 
 
-@pytest.fixture(scope="module", autouse=True)
+@pytest.fixture(scope="session", autouse=True)
 def runtime(request: pytest.FixtureRequest) -> Iterator[str]:
     """The runtime of the ships of a voyage."""
     harbour_of.current_runtime = getattr(request, "param", "process")
     yield harbour_of.current_runtime
     harbour_of.current_runtime = "process"
-
-
-@pytest.fixture(scope="session")
-def shared_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where packages that were fetched once are kept for the other voyages."""
-    return tmp_path_factory.mktemp("cache")
 
 
 @pytest.fixture

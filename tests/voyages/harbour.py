@@ -10,7 +10,6 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -21,12 +20,12 @@ import psutil
 from attrs import define, field, frozen
 
 from tests.containers.lxc import base, share_bases
+from tests.voyages import commands
 
 ROOT = Path(__file__).parent.parent.parent
 REAL = Path(__file__).parent / "apps_real"
-EVERYTHING = bool(os.environ.get("VOYAGES_EVERYTHING"))
-"""Whether every voyage is to be made under both runtimes, on the full base: `make voyages`."""
 DEADLINE = 60.0  # seconds that a condition may take to come true
+MOST = 600.0  # seconds for one command of a client or an operator
 _taken: set[int] = set()
 current_runtime = "process"  # of the ships that are begun now
 
@@ -43,12 +42,14 @@ def free_port() -> int:
 
 
 def until(condition: Callable[[], object], what: str, seconds: float = DEADLINE) -> None:
-    """Wait until `condition` is true."""
-    end = time.monotonic() + seconds
+    """Wait until `condition` is true. What takes long to ask is asked less often."""
+    began = asked = time.monotonic()
     while not condition():
-        if time.monotonic() > end:
+        answered = time.monotonic()
+        if answered > began + seconds:
             raise AssertionError(f"{what}: not within {seconds} s")
-        time.sleep(0.02)
+        time.sleep(max(0.02, answered - asked))
+        asked = time.monotonic()
 
 
 @frozen
@@ -91,7 +92,7 @@ class Harbour:
     ssh_port: int = field(factory=free_port)
     http_port: int = field(factory=free_port)
     runtime: str = field(factory=lambda: current_runtime)
-    process: subprocess.Popen[bytes] | None = None
+    process: commands.Running | None = None
 
     def __enter__(self) -> Harbour:
         self.home.mkdir(exist_ok=True)
@@ -149,21 +150,15 @@ class Harbour:
 
     def starphleet(self, *arguments: str, check: bool = True) -> Said:
         """One `starphleet` command."""
-        return self._said([sys.executable, "-m", "receiver.cli", *arguments], ROOT, check=check)
+        began = time.monotonic()
+        status, text = commands.run(arguments, self.env, MOST)
+        said = Said(status, text, time.monotonic() - began)
+        return self._checked(["starphleet", *arguments], said, check=check)
 
     def up(self) -> None:
         """Start the ship in the foreground of a process of ours and wait until it answers."""
-        log = (self.home / "ship.log").open("ab")
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "receiver.cli", "ship"],
-            env=self.env,
-            cwd=ROOT,
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-        )
-        log.close()
+        with (self.home / "ship.log").open("ab") as log:
+            self.process = commands.begin(["ship"], self.env, log.fileno())
         until(self._answers, "the ship answers")
 
     def down(self) -> None:
@@ -256,11 +251,13 @@ class Harbour:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             check=False,
-            timeout=600,
+            timeout=MOST,
         )
-        said = Said(
-            done.returncode, done.stdout.decode("utf-8", "replace"), time.monotonic() - began
-        )
+        text = done.stdout.decode("utf-8", "replace")
+        said = Said(done.returncode, text, time.monotonic() - began)
+        return self._checked(argv, said, check=check)
+
+    def _checked(self, argv: list[str], said: Said, *, check: bool) -> Said:
         if check and said.status != 0:
             raise AssertionError(
                 f"{shlex.join(argv)}: {said.status}\n{said.text}\n{self._ship_log()}"
@@ -286,7 +283,7 @@ class Harbour:
     def _service_ports(self) -> str:
         """A range of its own for each worker of the tests, away from ephemeral ports."""
         worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
-        first = 20000 + 2000 * (worker % 5)
+        first = 20000 + 2000 * (worker % 6)
         return f"{first}-{first + 1999}"
 
     def _let_through(self) -> None:

@@ -76,13 +76,23 @@ def at_rest(harbour: Harbour) -> bool:
     status = json.loads(harbour.starphleet("status", "--json").text)
     containers = {path.name for path in (harbour.root / "containers").iterdir()} - {".accounts"}
     commits = sorted(service["commit"][:12] for service in status["services"])
-    ours = [line for line in processes(harbour) if "bwrap" not in line and "nginx:" not in line]
+    found = processes(harbour)
     return (
         sorted(name.rpartition("-")[2] for name in containers) == commits
         and running(harbour) == containers
-        and len(ours) == 1
+        and all(supports(line, containers) for line in found)
+        and found.count("init") == (len(containers) if harbour.runtime == "lxc" else 0)
         and not [child for child in harbour.ship.children() if child.status() == "zombie"]
     )
+
+
+def supports(line: str, containers: set[str]) -> bool:
+    """Whether this is a process that stands around those of services: nginx, the sandbox of one,
+    or LXC's monitor and init of one. A build has a monitor of another name."""
+    words = line.split()
+    if words[0].endswith("lxc-execute"):
+        return words[words.index("-n") + 1] in containers
+    return words == ["init"] or "bwrap" in line or "nginx:" in line
 
 
 def running(harbour: Harbour) -> set[str]:
@@ -92,12 +102,13 @@ def running(harbour: Harbour) -> set[str]:
 
 
 def processes(harbour: Harbour) -> list[str]:
-    """Command lines of all processes that have to do with the ship, itself included."""
+    """Command lines of all processes that have to do with the ship, but for itself."""
     found = []
     for process in psutil.process_iter():
         with suppress(psutil.Error):
             line = " ".join(process.cmdline())
-            if str(harbour.root) in line + "".join(environment(process).values()):
+            told = line + "".join(environment(process).values())
+            if str(harbour.root) in told and process.pid != harbour.ship.pid:
                 found.append(line)
     return found
 

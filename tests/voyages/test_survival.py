@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import psutil
 import pytest
@@ -110,3 +111,16 @@ def test_one_ship_per_root(harbour: Harbour) -> None:
     said = harbour.starphleet("ship", check=False)
     assert said.status == 1
     assert "a ship runs in" in said.text
+
+
+def test_a_ship_is_started_and_stopped_by_commands(tmp_path: Path) -> None:
+    """`starphleet up`, `reload` and `down`: a ship in the background, what it serves meanwhile, and
+    nothing after it."""
+    with Harbour(tmp_path / "harbour") as harbour:
+        assert "the ship is up" in harbour.starphleet("up").text
+        url = harbour.app(web("commanded")).push("commanded").url
+        assert "the ship is up" in harbour.starphleet("reload").text
+        assert harbour.get(url).text == "commanded"
+        assert "the ship is down" in harbour.starphleet("down").text
+        assert services(harbour) == []
+        assert "no ship runs here" in harbour.starphleet("down").text

@@ -12,7 +12,7 @@ from tests.voyages.harbour import Harbour
 
 
 @pytest.fixture(scope="package")
-def harbour(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Harbour]:
+def harbour(runtime: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Harbour]:
     """A ship beside a directory that everybody could write to, and nobody may."""
     settings = {"AWS_SECRET_ACCESS_KEY": OF_THE_SHIP}
     with Harbour(tmp_path_factory.mktemp("harbour"), settings) as harbour:

@@ -203,20 +203,33 @@ def writes(path):
         return False
     return True
 
-root = sys.argv[1]
-found = {path: os.path.exists(path) for path in (root, "/root", "/home", "/etc/shadow", "/var/lib")}
+def identity(path):
+    try:
+        return [os.stat(path).st_dev, os.stat(path).st_ino]
+    except OSError:
+        return []
+
+root, *outside = sys.argv[1:]
+found = {root: os.path.exists(root)}
 found |= {path: connects(f"{root}/{path}") for path in ("run/ship", "nginx/control/socket")}
 found |= {path: writes(path) for path in ("/evil", "/usr/evil", "/etc/evil")}
 found["processes of others"] = len([name for name in os.listdir("/proc") if name.isdigit()]) > 20
 found["root"] = os.getuid() == 0
+found["files"] = {path: identity(path) for path in outside}
 open("index.html", "w").write(json.dumps(found))
 """
 
 
 def test_services_cannot_reach_the_ship(harbour: Harbour) -> None:
     """CVE-2026-22253 and its like: code that runs on a ship cannot ask the ship for anything. Its
-    sockets, its files, other services' files and processes are out of reach."""
-    serve = f"python3 probe.py {harbour.root} && exec python3 -m http.server $PORT"
+    sockets, its files, other services' files and processes are out of reach, and what the host
+    has for itself."""
+    outside = ("/root", "/home", "/etc/shadow", "/var/lib")
+    probe = f"python3 probe.py {harbour.root} {' '.join(outside)}"
+    serve = f"{probe} && exec python3 -m http.server $PORT"
     app = harbour.app({"Procfile": f"web: {serve}\n", "probe.py": PROBE}, "probe")
     found = json.loads(harbour.get(app.push("probe").url).text)
+    for path, seen in found.pop("files").items():
+        assert seen != [Path(path).stat().st_dev, Path(path).stat().st_ino], path
+        assert seen == [] or harbour.runtime == "lxc", path
     assert [what for what, reached in found.items() if reached] == []

@@ -136,8 +136,7 @@ def test_a_submodule_is_an_empty_directory(harbour: Harbour) -> None:
     app.git("update-index", "--add", "--cacheinfo", f"160000,{commit},x")
     app.git("commit", "-q", "-m", "a submodule")
     assert harbour.get(app.push("submodule").url).text == "home"
-    (container,) = (harbour.root / "containers").glob("submodule-*")
-    assert list((container / "app" / "x").iterdir()) == []
+    assert list((harbour.built("submodule") / "x").iterdir()) == []
 
 
 def test_cve_2022_41903_export_subst(harbour: Harbour) -> None:
