@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PACKAGES := git openssh-client nginx-light libnginx-mod-http-lua lua-resty-core bubblewrap python3-venv ruby ruby-bundler ruby-webrick ruby-rack nodejs npm
 LXC_PACKAGES := lxc mmdebstrap nftables conntrack iproute2 curl
-TEST_PACKAGES := openssh-server git-lfs skopeo umoci docker-registry $(LXC_PACKAGES)
+TEST_PACKAGES := openssh-server git-lfs skopeo umoci docker-registry rsync slapd pebble sslscan chromium wrk $(LXC_PACKAGES)
 # More than there are processors: a voyage waits more than it computes.
 WORKERS := 4
 # Most of what a ship's start takes is its import: bytecode is kept, whatever the caller says.

@@ -111,6 +111,7 @@ class Runtime(Protocol):
 
     name: str
     freezes: bool  # whether `freeze` is to be had
+    dropped: Sequence[str]  # what the host's own firewall keeps from containers, in lines
 
     async def containerize(self, name: str, wish: Wish = WISH, say: Say = unsaid) -> Container:
         """Make the container `name` as `wish` says, or find it. `name` matches

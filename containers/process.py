@@ -58,6 +58,7 @@ class ProcessRuntime:
 
     name = "process"
     freezes = False
+    dropped: Sequence[str] = ()
 
     def __init__(
         self,

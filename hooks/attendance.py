@@ -72,7 +72,7 @@ class Attendance:
         """
         if not serving.jobs:  # those of a later version miss nothing by that
             self.layout.looked(serving.service).unlink(missing_ok=True)
-        wanted = serving.jobs or serving.watch or serving.to_stderr
+        wanted = serving.jobs or serving.watch or serving.front.to_stderr
         if serving.container in self._attended or not wanted:
             return
         for one in self._attended.values():
@@ -84,7 +84,7 @@ class Attendance:
             one.going.append(self._going(one.cron.go(self._looked_at(serving))))
         if serving.watch is not None:
             one.going.append(self._going(self._watch(serving)))
-        if serving.to_stderr:
+        if serving.front.to_stderr:
             one.going.append(self._going(self._repeat(serving)))
 
     def begun(self, container: str) -> None:

@@ -21,13 +21,13 @@ async def boot(ship: Ship) -> None:
     A service that does not come back is logged and holds up nobody; its entry stays.
     """
     serving = await ship.ledger.serving()
-    refused = await ship.proxy.start(
-        {
-            leading: backend(one)
-            for name, one in serving.items()
-            if not one.orphaned and (leading := route(ship.settings, name, one.place)) is not None
-        }
-    )
+    table = {
+        leading: (backend(one), one.front.protection)
+        for name, one in serving.items()
+        if not one.orphaned
+        and (leading := route(ship.settings, name, one.place, one.front)) is not None
+    }
+    refused = await ship.door.open(table)
     for name, error in refused.items():
         _log.error("{name} has no route: {error}", name=name, error=error)
     await gatherResults([Deferred.fromCoroutine(_resume(ship, one)) for one in serving.values()])

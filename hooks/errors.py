@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class ShipError(Exception):
     """Something a person can act on. One line: what failed, where, and what still serves."""
@@ -28,3 +31,12 @@ class DeployFailed(ShipError):
     def __init__(self, reason: str, details: tuple[str, ...] = ()) -> None:
         super().__init__(reason)
         self.details = details
+
+
+@contextmanager
+def named(where: str) -> Iterator[None]:
+    """Say `where` it was, of what is refused meanwhile."""
+    try:
+        yield
+    except Refused as error:
+        raise Refused(f"{where}: {error}") from None

@@ -122,6 +122,26 @@ class Layout:
         return self.standing / "authorized_keys"
 
     @property
+    def commons(self) -> Path:
+        """What all services share at the front door, as the headquarters said it last."""
+        return self.standing / "commons.json"
+
+    @property
+    def certificates(self) -> Path:
+        """TLS pairs: `standing` of the headquarters, `own` made here, `acme` given to this ship."""
+        return self.root / "certificates"
+
+    @property
+    def nginx_files(self) -> Path:
+        """The operator's own `*.conf`, for nginx's `http`."""
+        return self.root / "nginx.d"
+
+    @property
+    def live(self) -> Path:
+        """While it is there, this is no workstation, whatever else says so."""
+        return self.root / "live"
+
+    @property
     def sources(self) -> Path:
         """Bare repositories: what was fetched from the repositories that are followed."""
         return self.root / "sources"
@@ -185,6 +205,8 @@ class Layout:
             self.standing,
             self.sources,
             self.data,
+            self.certificates,
+            self.nginx_files,
         ):
             directory.mkdir(parents=True, exist_ok=True)
         for private in (
@@ -195,6 +217,7 @@ class Layout:
             self.private_keys,
             self.standing,
             self.sources,
+            self.certificates,
         ):
             private.chmod(0o700)
         for passing in (self.scratch, self.trees):

@@ -10,16 +10,17 @@ import json
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
-from attrs import asdict, fields, frozen
+from attrs import fields, frozen
+from cattrs.preconf.json import make_converter
 from twisted.internet.interfaces import IReactorFromThreads
 from twisted.internet.threads import deferToThreadPool
 from twisted.python.threadpool import ThreadPool
 
 from containers.interface import Limits
 from hooks.naming import Release
-from hooks.standing import Job, Place, Watch
+from hooks.standing import Front, Job, Place, Watch
 
 T = TypeVar("T")
 
@@ -47,6 +48,7 @@ CREATE TABLE IF NOT EXISTS again (
     count INTEGER NOT NULL
 );
 """
+_values = make_converter()
 _ENTRY = "service, release, commit_id, owner, started, ended, outcome, reason, steps, why"
 
 
@@ -70,7 +72,6 @@ class Serving:
 
     `place` is `None` for a pushed service. `standing` is the identity of the orders it follows.
     An orphan's orders are gone: it runs on without a route. What is stopped waits to be started.
-    `exposed` are ports of the host that lead to it; with `to_stderr` the ship's log repeats its.
     """
 
     release: Release
@@ -87,8 +88,7 @@ class Serving:
     watch: Watch | None = None
     orphaned: bool = False
     stopped: bool = False
-    exposed: tuple[int, ...] = ()
-    to_stderr: bool = False
+    front: Front = Front()
 
     @property
     def service(self) -> str:
@@ -146,7 +146,7 @@ class Ledger:
         rows = await self._do(
             lambda: self._db.execute("SELECT service, record FROM serving").fetchall()
         )
-        return {service: _serving(json.loads(record)) for service, record in rows}
+        return {service: _values.loads(record, Serving) for service, record in rows}
 
     async def record(self, serving: Serving, entry: Entry) -> None:
         """`serving` serves from now on, and `entry` is how that came about: both or neither."""
@@ -221,7 +221,7 @@ class Ledger:
         self._db.execute(
             "INSERT INTO serving VALUES (?, ?)"
             " ON CONFLICT (service) DO UPDATE SET record = excluded.record",
-            (serving.service, json.dumps(asdict(serving))),
+            (serving.service, _values.dumps(serving)),
         )
 
     def _add(self, entry: Entry) -> None:
@@ -240,19 +240,3 @@ class Ledger:
                 entry.why,
             ),
         )
-
-
-def _serving(record: dict[str, Any]) -> Serving:
-    release = Release(**record.pop("release"))
-    launch = record.pop("launch")
-    launch["argv"] = tuple(launch["argv"])
-    place, watch = record.pop("place", None), record.pop("watch", None)
-    return Serving(
-        release=release,
-        launch=Launch(**{**launch, "limits": Limits(**launch.get("limits", {}))}),
-        place=Place(place["path"], tuple(place["hosts"])) if place else None,
-        jobs=tuple(Job(**job) for job in record.pop("jobs", ())),
-        watch=Watch(**watch) if watch else None,
-        exposed=tuple(record.pop("exposed", ())),
-        **record,
-    )

@@ -6,17 +6,18 @@ import hashlib
 import re
 from collections.abc import Mapping
 
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 
 from buildpacks.procfile import parse_procfile
 from containers.interface import Limits
 from hooks.environment import effective, read_env_file
 from hooks.errors import Refused
+from hooks.fronts import front_of, in_devmode
 from hooks.limits import asked, within
 from hooks.naming import Release, configuration_id
 from hooks.push import Push
 from hooks.repository import EMPTY_TREE, Repository
-from hooks.standing import Place, StandingOrders, Watch
+from hooks.standing import UNPUBLISHED, Front, Place, StandingOrders, Watch
 from hooks.watchdog import watch_of
 
 NO_COMMIT = "0" * 40
@@ -31,7 +32,8 @@ class Orders:
 
     `repository` is `None` when there is nothing to build, only jobs. `healthcheck` is a path,
     `None` when nobody set one. `ttl` is in seconds. `why` says what brought this about. `limits`
-    are those that it asks for by name, `bases` the scripts of base containers by name.
+    are those that it asks for by name, `bases` the scripts of base containers by name, `warnings`
+    lines for who set it off.
     """
 
     repository: Repository | None
@@ -48,6 +50,8 @@ class Orders:
     why: str = "pushed"
     limits: Limits = Limits()
     bases: Mapping[str, bytes] = field(factory=dict)
+    front: Front = Front()
+    warnings: tuple[str, ...] = ()
 
     @property
     def service(self) -> str:
@@ -72,15 +76,18 @@ async def orders_of_push(
     *,
     bases: Mapping[str, bytes],
     most: Limits,
+    devmode: bool | None = None,
 ) -> Orders:
     """The orders that the files of the pushed commit give; `Refused` names file and line.
 
     `ttl` is in seconds, for a push that named none; `phleet` and `bases` are what the
     headquarters' `.starphleet` and `containers/` give to test services, `most` the limits of the
-    ship: a push may ask for less.
+    ship: a push may ask for less. It has the protection that these name, but no port of its own:
+    that is for who is ordered. `devmode` is what the ship itself says of it.
     """
     files = await _files(repository, push.new)
     environment = effective(_own(files), phleet)
+    front, warnings = front_of(environment, {}, Front(), in_devmode(phleet, devmode))
     return Orders(
         repository=repository,
         release=Release(push.service, _identity(environment, {}, bases), push.new),
@@ -93,6 +100,8 @@ async def orders_of_push(
         push=push,
         limits=within(asked(environment), most),
         bases=bases,
+        front=evolve(front, published=None),
+        warnings=warnings if phleet.get("SECURITY_MODE") else (),
     )
 
 
@@ -104,6 +113,7 @@ async def orders_of_standing(
     owner: str,
     again: int,
     why: str,
+    devmode: bool | None = None,
 ) -> Orders:
     """What `standing` says, at `commit` of its source; `Refused` names file and line.
 
@@ -112,6 +122,10 @@ async def orders_of_standing(
     """
     files = await _files(repository, commit) if repository else {}
     environment = effective(_own(files), standing.environment)
+    front = standing.front
+    if standing.place != UNPUBLISHED:
+        developing = in_devmode(standing.environment, devmode)
+        front, _ = front_of(environment, standing.files, front, developing)
     own = {"/": standing.content, "/again": str(again)}
     checked = healthcheck_path(environment, files.get("healthcheck"))
     return Orders(
@@ -128,6 +142,7 @@ async def orders_of_standing(
         why=why,
         limits=asked(standing.environment),
         bases=standing.bases,
+        front=front,
     )
 
 

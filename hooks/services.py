@@ -59,9 +59,9 @@ class Services:
 
     async def publish(self, serving: Serving) -> None:
         """Send the traffic of the service to `serving`; none, if it is unpublished."""
-        leading = route(self.settings, serving.service, serving.place)
+        leading = route(self.settings, serving.service, serving.place, serving.front)
         if leading is not None and not serving.orphaned:
-            await self.proxy.publish(leading, backend(serving))
+            await self.proxy.publish(leading, backend(serving), serving.front.protection)
         else:
             await self.proxy.withdraw(serving.service)
         await self.open_ports({serving.service: serving})
@@ -74,7 +74,7 @@ class Services:
                 port: Address(one.host, port)
                 for one in now.values()
                 if one is not None and not one.orphaned and not one.stopped
-                for port in one.exposed
+                for port in one.front.exposed
             }
         )
 
@@ -289,7 +289,9 @@ class Services:
 
 
 def backend(serving: Serving) -> Backend:
-    return Backend(serving.container, serving.host, serving.port)
+    """Where the traffic of `serving` goes, and whether each request has to be looked at before."""
+    asks = serving.front.protection.asks
+    return Backend(serving.container, serving.host, serving.port, guarded=asks)
 
 
 def ended_how(exit: Exit) -> str:

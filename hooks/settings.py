@@ -9,7 +9,7 @@ from pathlib import Path
 from attrs import field, frozen
 
 from containers.interface import Limits
-from hooks.standing import UNPUBLISHED, Place
+from hooks.standing import UNPUBLISHED, Front, Place
 from proxy.routes import Route
 
 MB = 2**20
@@ -19,12 +19,18 @@ MB = 2**20
 class Settings:
     """Seconds, bytes and counts. `test_domain` is a domain whose every sub-domain is the ship.
 
-    `roots` is the file of certificate authorities that builds are to trust.
+    `roots` is the file of certificate authorities that builds are to trust. `https_port` is `None`
+    for no TLS; with `https_redirect` http leads there; `hsts` is how many seconds browsers are to
+    remember it. `devmode` is `None` where the headquarters may say whether this is a workstation.
     """
 
     host: str = "localhost"
     ship_name: str = ""
     http_port: int = 8080
+    https_port: int | None = None
+    https_redirect: bool = False
+    hsts: int = 0
+    devmode: bool | None = None
     ssh_port: int = 2222
     test_domain: str | None = None
     test_ttl: float = 24 * 3600.0
@@ -47,17 +53,33 @@ class Settings:
     roots: Path | None = None
 
 
-def route(settings: Settings, service: str, place: Place | None) -> Route | None:
+def route(settings: Settings, service: str, place: Place | None, front: Front) -> Route | None:
     """The ways to a service; `None` to one that is unpublished.
 
     To an ordered one what its orders say; to a pushed one (`place` is `None`) two: by host name,
     where the host can carry one, and by path.
     """
-    if place is not None:
-        return Route(service, place.hosts, place.path) if place != UNPUBLISHED else None
+    if place == UNPUBLISHED:
+        return None
+    hosts, path = _pushed(settings, service) if place is None else (place.hosts, place.path)
+    return Route(
+        service,
+        hosts,
+        path,
+        port=front.published,
+        redirects=front.redirects,
+        request_headers=front.request_headers,
+        response_headers=front.response_headers,
+        origins=front.origins,
+        cached=front.cached,
+        identity_header=front.protection.header,
+        locations=front.locations,
+    )
+
+
+def _pushed(settings: Settings, service: str) -> tuple[tuple[str, ...], str]:
     domain = settings.test_domain or settings.host
-    hosts = () if _is_address(domain) else (f"{service}.{domain}",)
-    return Route(service, hosts, f"/~{service}/")
+    return () if is_address(domain) else (f"{service}.{domain}",), f"/~{service}/"
 
 
 def url(settings: Settings, service: str, place: Place | None = None) -> str:
@@ -65,27 +87,37 @@ def url(settings: Settings, service: str, place: Place | None = None) -> str:
 
     "" for a service that is unpublished.
     """
-    port = "" if settings.http_port == 80 else f":{settings.http_port}"
     if place is not None:
         host = _in_url(settings.host) if place.path else "".join(place.hosts[:1])
-        return f"http://{host}{port}{place.path or '/'}" if host else ""
+        return f"{_at(settings, host)}{place.path or '/'}" if host else ""
     domain = settings.test_domain or settings.host
     if settings.test_domain or domain == "localhost" or domain.endswith(".localhost"):
-        return f"http://{service}.{domain}{port}/"
-    return f"http://{_in_url(settings.host)}{port}/~{service}/"
+        return f"{_at(settings, f'{service}.{domain}')}/"
+    return f"{_at(settings, _in_url(settings.host))}/~{service}/"
+
+
+def _at(settings: Settings, host: str) -> str:
+    """The beginning of a URL at `host`, by the port that serves without leading elsewhere."""
+    if settings.https_redirect and settings.https_port is not None:
+        return f"https://{host}{_port(settings.https_port, 443)}"
+    return f"http://{host}{_port(settings.http_port, 80)}"
+
+
+def _port(port: int, usual: int) -> str:
+    return "" if port == usual else f":{port}"
 
 
 def git_address(settings: Settings) -> str:
     """What stands before `/NAME` in the URL of a git remote."""
-    port = "" if settings.ssh_port == 22 else f":{settings.ssh_port}"
-    return f"ssh://git@{_in_url(settings.host)}{port}"
+    return f"ssh://git@{_in_url(settings.host)}{_port(settings.ssh_port, 22)}"
 
 
 def _in_url(host: str) -> str:
     return f"[{host}]" if ":" in host else host
 
 
-def _is_address(host: str) -> bool:
+def is_address(host: str) -> bool:
+    """Whether `host` is an IP address and no name."""
     try:
         ip_address(host)
     except ValueError:

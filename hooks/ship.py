@@ -20,6 +20,7 @@ from containers.watching import in_thread
 from hooks.building import Workshop
 from hooks.check import Answered, check
 from hooks.errors import DeployFailed, Refused
+from hooks.frontdoor import FrontDoor
 from hooks.layout import Layout
 from hooks.ledger import Entry, Launch, Ledger, Serving
 from hooks.limits import over, require_memory
@@ -51,6 +52,7 @@ class Ship:
     git: Git
     queue: Queue
     services: Services
+    door: FrontDoor
     log: Logger = Logger()
 
     def repository(self, name: str) -> Repository:
@@ -133,11 +135,20 @@ class Ship:
         return Wish(base, orders.bases, ordered, limits.cpus, limits.disk)
 
     def _require_open(self, orders: Orders) -> None:
-        """`Refused` for a port that the ship itself has on its host."""
-        own = {self.settings.http_port, self.settings.ssh_port}
-        for port in orders.standing.front.exposed if orders.standing else ():
+        """`Refused` for a port that the ship itself has on its host, or a directory of users that
+        nobody knows."""
+        own = {self.settings.http_port, self.settings.https_port, self.settings.ssh_port}
+        front = orders.front
+        wanted = {f"expose {port}": port for port in front.exposed}
+        wanted |= {f"PUBLISH_PORT={front.published}": port for port in [front.published] if port}
+        for asked, port in wanted.items():
             if port in own:
-                raise Refused(f"{orders.service}: expose {port}: port {port} is the ship's own")
+                raise Refused(f"{orders.service}: {asked}: port {port} is the ship's own")
+        server = front.protection.ldap
+        if server and server not in self.door.commons.ldap_servers:
+            raise Refused(
+                f"{orders.service}: LDAP_SERVER: the headquarters has no ldap_servers/{server}"
+            )
 
     async def make_way(self, orders: Orders, before: Serving | None) -> None:
         """Stop what serves before the new version is built, if the orders want it so."""
@@ -222,14 +233,14 @@ class Ship:
             standing=standing.identity if standing else "",
             jobs=standing.jobs if standing else (),
             watch=orders.watch,
-            exposed=standing.front.exposed if standing else (),
-            to_stderr=standing.front.log_to_stderr if standing else False,
+            front=orders.front,
         )
 
     def renewed(self, serving: Serving, orders: Orders) -> Serving:
         """`serving` with its time to live begun anew, and as what orders it now, if it was none."""
         expires = time.time() + orders.ttl if orders.ttl is not None else None
-        return evolve(serving, expires=expires, place=orders.place, orphaned=False)
+        place, front = orders.place, orders.front
+        return evolve(serving, expires=expires, place=place, front=front, orphaned=False)
 
     def _told(self, orders: Orders) -> Mapping[str, str]:
         """What a service may know about itself."""

@@ -8,6 +8,7 @@ from functools import cached_property
 from attrs import define, field, frozen
 
 from hooks.naming import configuration_id
+from proxy.protection import Protection
 
 
 @frozen
@@ -66,20 +67,25 @@ UNPUBLISHED = Place("")
 
 @frozen
 class Front:
-    """What orders say of the way to a service, beyond its place. Recorded for the proxy.
+    """The way to a service, beyond its place, and who may take it.
 
-    `betas` are (group, path), `redirects` (host, target URL), headers (name, value).
+    `exposed` are ports of the host that lead to the same ports of the service, `published` one that
+    leads to its web process. `redirects` are (host, target URL), headers (name, value), `origins`
+    those that pages may come from which ask this service. `locations` is text for nginx. With
+    `to_stderr` the ship's log repeats the service's.
     """
 
     exposed: tuple[int, ...] = ()
-    betas: tuple[tuple[str, str], ...] = ()
-    aliases: tuple[str, ...] = ()
+    published: int | None = None
     redirects: tuple[tuple[str, str], ...] = ()
-    redirect_to_service: str | None = None
     request_headers: tuple[tuple[str, str], ...] = ()
     response_headers: tuple[tuple[str, str], ...] = ()
+    origins: tuple[str, ...] = ()
     cached: bool = False
-    log_to_stderr: bool = False
+    locations: str = ""
+    betas: tuple[tuple[str, str], ...] = ()
+    protection: Protection = Protection()
+    to_stderr: bool = False
 
 
 @define(frozen=True, slots=False)

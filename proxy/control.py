@@ -62,9 +62,9 @@ class _Exchange(Protocol):
 
 
 def backend_line(backend: Backend) -> str:
-    """The form in which nginx keeps a backend: `HOST PORT CONTAINER[ asleep]`."""
-    asleep = " asleep" if backend.asleep else ""
-    return f"{backend.host} {backend.port} {backend.container}{asleep}"
+    """The form in which nginx keeps a backend: `HOST PORT CONTAINER[ asleep][ guarded]`."""
+    more = [name for name in ("asleep", "guarded") if getattr(backend, name)]
+    return " ".join((backend.host, str(backend.port), backend.container, *more))
 
 
 def table_text(backends: Mapping[str, Backend]) -> str:
@@ -109,9 +109,19 @@ class Control:
         """What nginx knows, by service."""
         found = {}
         for line in (await self._ask("GET", "/backends")).splitlines():
-            service, host, port, container, *asleep = line.split()
-            found[service] = Backend(container, host, int(port), bool(asleep))
+            service, host, port, container, *more = line.split()
+            found[service] = Backend(
+                container, host, int(port), asleep="asleep" in more, guarded="guarded" in more
+            )
         return found
+
+    async def forget(self) -> None:
+        """From now on nginx asks the guard anew, whatever it said before."""
+        await self._ask("PUT", "/epoch")
+
+    async def set_online(self, online: bool) -> None:
+        """From now on `/starphleet/nginx/status` says so."""
+        await self._ask("DELETE" if online else "PUT", "/offline")
 
     async def close_connections(self) -> None:
         """For 10 s, or until a reload, have every answer be the last of its connection."""

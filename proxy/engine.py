@@ -23,7 +23,7 @@ from twisted.internet.threads import deferToThreadPool
 from proxy.control import Control, ControlError, Worker
 from proxy.distribution import Run
 from proxy.files import Generations, log_tail, trim_log
-from proxy.processes import Family, Nginx, alive, ended, find, tell
+from proxy.processes import Family, Process, alive, ended, find, tell
 from proxy.render import Instance
 from proxy.routes import ProxyError
 
@@ -39,12 +39,14 @@ ORPHAN_WAIT = 2.0  # seconds that workers without a master get to close their po
 class Patience:
     """Seconds: until a new configuration must answer, and until workers must be gone at `stop`.
 
-    `parting` is how long clients with kept-alive connections are warned before a reload.
+    `parting` is how long clients with kept-alive connections are warned before a reload. Between
+    two reloads there are `apart`.
     """
 
     verify: float = 10.0
     stop: float = 5.0
     parting: float = 0.1
+    apart: float = 1.0
 
 
 def answers(workers: Sequence[Worker], generation: int) -> bool:
@@ -67,13 +69,14 @@ class Engine:
         self._turn = DeferredLock()
         self.generations = Generations(instance.prefix)
         self.control = Control(reactor, instance.control)
-        self.master: Nginx | None = None
+        self.master: Process | None = None
 
     def prepare(self) -> None:
         """Make the directories of the prefix."""
         for name in ("logs", "temp", "control"):
             (self._instance.prefix / name).mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._instance.hooks.parent.mkdir(mode=0o711, parents=True, exist_ok=True)
+        for name in ("hooks", "guard", "challenges"):  # nginx's workers have to get there
+            (self._instance.prefix / name).mkdir(mode=0o711, parents=True, exist_ok=True)
         self._log.touch()
         self.generations.prepare()
 
@@ -131,16 +134,26 @@ class Engine:
     async def stop(self) -> None:
         """Let open requests finish for a while, then end nginx and all that is left of it."""
         async with self._turn:
-            for number in (signal.SIGQUIT, signal.SIGTERM, signal.SIGKILL):
-                found = await self._find()
-                for nginx in found.all:
-                    if nginx in (found.master, *found.orphans) or number == signal.SIGKILL:
-                        tell(nginx, number)
-                if await self._ended(found.all, self._patience.stop):
-                    break
-            self.master = None
+            await self._stop()
 
-    async def _ended(self, processes: Sequence[Nginx], most: float) -> bool:
+    async def restart(self) -> None:
+        """End nginx and start it again with what is current; what is open goes."""
+        async with self._turn:
+            since = self._log.stat().st_size
+            await self._stop()
+            await self._launch(self.generations.current, since)
+
+    async def _stop(self) -> None:
+        for number in (signal.SIGQUIT, signal.SIGTERM, signal.SIGKILL):
+            found = await self._find()
+            for nginx in found.all:
+                if nginx in (found.master, *found.orphans) or number == signal.SIGKILL:
+                    tell(nginx, number)
+            if await self._ended(found.all, self._patience.stop):
+                break
+        self.master = None
+
+    async def _ended(self, processes: Sequence[Process], most: float) -> bool:
         deadline = self._reactor.seconds() + most
         for nginx in processes:
             end = Deferred.fromCoroutine(ended(IReactorFDSet(self._reactor), nginx))
@@ -173,7 +186,7 @@ class Engine:
         await self._verify(generation, since)
         self.master = (await self._find()).master
 
-    async def _clear(self, orphans: Sequence[Nginx]) -> None:
+    async def _clear(self, orphans: Sequence[Process]) -> None:
         """Workers whose master was killed finish what they have, but give up the port at once."""
         for orphan in orphans:
             tell(orphan, signal.SIGQUIT)

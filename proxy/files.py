@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
+import os
+import re
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
 KEPT = 3  # generations that stay on the disk
+_LISTENS = re.compile(r"^\s*listen [0-9.\[\]a-f:]*:([0-9]+)\b", re.MULTILINE)
+
+
+def _bytes(content: str | bytes) -> bytes:
+    return content.encode() if isinstance(content, str) else content
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
 
 
 def write_whole(path: Path, text: str) -> None:
@@ -51,22 +63,44 @@ class Generations:
         """A number above all that are there."""
         return max((int(path.name) for path in self._directory.iterdir()), default=0) + 1
 
-    def write(self, generation: int, config: str, lua: str) -> None:
-        """Lay down a generation; it is not current yet."""
+    def write(self, generation: int, files: Mapping[str, str | bytes]) -> None:
+        """Lay down a generation, each file by its name in there; it is not current yet."""
         directory = self._directory / str(generation)
         directory.mkdir(mode=0o700, exist_ok=True)
-        (directory / "starphleet.lua").write_text(lua)
-        (directory / "nginx.conf").write_text(config)
+        for name, content in files.items():
+            path = directory / name
+            path.parent.mkdir(mode=0o700, exist_ok=True)
+            with open(path, "wb", opener=_private) as file:
+                file.write(_bytes(content))
 
-    def has(self, generation: int, config: str, lua: str) -> bool:
-        """Whether this generation says exactly this."""
+    def has(self, generation: int, files: Mapping[str, str | bytes]) -> bool:
+        """Whether this generation is exactly these."""
         directory = self._directory / str(generation)
+        there = {str(p.relative_to(directory)) for p in directory.rglob("*") if p.is_file()}
+        return there == set(files) and all(
+            (directory / name).read_bytes() == _bytes(content) for name, content in files.items()
+        )
+
+    def read(self, generation: int, beneath: str) -> dict[str, str]:
+        """The texts that a generation has in a directory, by name; none if it is not there."""
+        found = sorted((self._directory / str(generation) / beneath).glob("*"))
+        return {path.name: path.read_text() for path in found if path.is_file()}
+
+    @property
+    def current(self) -> int:
+        """The one that is current; 0 if none is."""
         try:
-            return (directory / "nginx.conf").read_text() == config and (
-                directory / "starphleet.lua"
-            ).read_text() == lua
+            return int(self._current.readlink().name)
+        except (FileNotFoundError, ValueError):
+            return 0
+
+    def ports(self, generation: int) -> set[int]:
+        """The ports that a generation listens on."""
+        try:
+            text = (self._directory / str(generation) / "nginx.conf").read_text()
         except FileNotFoundError:
-            return False
+            return set()
+        return {int(port) for port in _LISTENS.findall(text)}
 
     def make_current(self, generation: int) -> None:
         """From now on nginx reads this one, when it starts or reloads."""

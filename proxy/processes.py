@@ -21,7 +21,7 @@ from zope.interface import implementer
 
 
 @frozen
-class Nginx:
+class Process:
     """One process of ours; `started` (epoch seconds) tells it from a later one with its pid."""
 
     pid: int
@@ -33,12 +33,12 @@ class Nginx:
 class Family:
     """All processes of a prefix: the master if it lives, and what has lost its master."""
 
-    master: Nginx | None
-    orphans: tuple[Nginx, ...]
-    all: tuple[Nginx, ...]
+    master: Process | None
+    orphans: tuple[Process, ...]
+    all: tuple[Process, ...]
 
 
-def family(found: Sequence[Nginx], master: int) -> Family:
+def family(found: Sequence[Process], master: int) -> Family:
     """Sort what was found, by the pid in the master's pid file.
 
     Titles tell nothing: a worker just forked still bears its master's.
@@ -50,7 +50,7 @@ def family(found: Sequence[Nginx], master: int) -> Family:
     )
 
 
-def _described(process: psutil.Process, log: str) -> Nginx | None:
+def _described(process: psutil.Process, log: str) -> Process | None:
     try:
         if not " ".join(process.cmdline()).startswith("nginx: "):
             return None
@@ -58,7 +58,7 @@ def _described(process: psutil.Process, log: str) -> Nginx | None:
             return None
         if all(file.path != log for file in process.open_files()):
             return None
-        return Nginx(process.pid, process.ppid(), process.create_time())
+        return Process(process.pid, process.ppid(), process.create_time())
     except psutil.Error:
         return None
 
@@ -73,7 +73,7 @@ def find(log: Path, pid_file: Path) -> Family:
     return family([nginx for nginx in described if nginx is not None], master)
 
 
-def _open(nginx: Nginx) -> int | None:
+def _open(nginx: Process) -> int | None:
     """A pidfd of this very process, or `None` if it has ended. The caller closes it."""
     try:
         descriptor = os.pidfd_open(nginx.pid)
@@ -92,7 +92,7 @@ def _open(nginx: Nginx) -> int | None:
     return None
 
 
-def alive(nginx: Nginx) -> bool:
+def alive(nginx: Process) -> bool:
     """Whether this very process still runs."""
     descriptor = _open(nginx)
     if descriptor is None:
@@ -101,7 +101,7 @@ def alive(nginx: Nginx) -> bool:
     return True
 
 
-def tell(nginx: Nginx, number: signal.Signals) -> bool:
+def tell(nginx: Process, number: signal.Signals) -> bool:
     """Signal this very process; false if it has ended."""
     descriptor = _open(nginx)
     if descriptor is None:
@@ -145,7 +145,7 @@ class _End:
             self._descriptor = -1
 
 
-async def ended(reactor: IReactorFDSet, nginx: Nginx) -> None:
+async def ended(reactor: IReactorFDSet, nginx: Process) -> None:
     """Wait until the process is gone; at once if it is."""
     descriptor = _open(nginx)
     if descriptor is not None:

@@ -1,20 +1,25 @@
-"""From routes to nginx's configuration: pure text, and every name in it has passed a grammar."""
+"""From a structure to nginx's configuration: pure text, and every name has passed a grammar."""
 
 from __future__ import annotations
 
-import re
+from collections.abc import Mapping, Sequence, Set
 from functools import cache
 from ipaddress import ip_address
 from pathlib import Path
+from typing import Any
 
 from attrs import Attribute, field, frozen
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
-from proxy.routes import HOST, InvalidRoute, Structure, matches
+from proxy.directives import Directive, directives
+from proxy.facts import facts
+from proxy.grammar import HOST, PREFIX, USER, InvalidRoute, matches
+from proxy.routes import Route
+from proxy.structure import SHIP, Structure
 
-PREFIX = re.compile(r"/[A-Za-z0-9/._@+=,~ -]*[A-Za-z0-9._@+=,~-]")
-USER = re.compile(r"[a-z_][a-z0-9_-]{0,31}")
 SOCKET_LENGTH = 107  # bytes that Linux takes for the path of a unix socket
+LUA = ("starphleet", "front", "guard", "pages", "tls", "ways")
+MATTER = {"proxy_buffering"}  # what a cached location has to say for itself
 
 
 @frozen
@@ -33,9 +38,10 @@ def _path(_: object, attribute: Attribute[Path], value: Path) -> None:
     matches(attribute.name, PREFIX, str(value))
 
 
-def _port(_: object, __: Attribute[int], value: int) -> None:
-    if not 1 <= value <= 65535:
-        raise InvalidRoute(f"HTTP port {value} is refused: it must be 1 to 65535")
+def _port(_: object, attribute: Attribute[Any], value: int | None) -> None:
+    if value is not None and not 1 <= value <= 65535:
+        name = "HTTPS" if attribute.name == "https_port" else "HTTP"
+        raise InvalidRoute(f"{name} port {value} is refused: it must be 1 to 65535")
 
 
 def _ship(_: object, __: Attribute[str], value: str) -> None:
@@ -47,6 +53,8 @@ class Instance:
     """What is the same in every configuration of one nginx. Raises `InvalidRoute`.
 
     `files` are open files per worker; `patience` is the longest silence of an app, in seconds.
+    Without an `https_port` there is no TLS. With `https_redirect` all ways but published ports lead
+    there; `hsts` is for how many seconds browsers remember to go nowhere else.
     """
 
     prefix: Path = field(validator=_path)
@@ -58,6 +66,9 @@ class Instance:
     workers: int
     files: int
     patience: int
+    https_port: int | None = field(default=None, validator=_port)
+    https_redirect: bool = False
+    hsts: int = 0
 
     @property
     def control(self) -> Path:
@@ -70,13 +81,18 @@ class Instance:
         return self.prefix / "hooks" / "socket"
 
     @property
-    def listen(self) -> str:
+    def own(self) -> Mapping[str, str]:
+        """The ways that are the ship's, so that no service may have them."""
+        ports = (self.port, self.https_port)
+        return {f"port {port}": SHIP for port in ports if port is not None}
+
+    def at(self, port: int) -> str:
+        """What nginx listens on for `port`."""
         try:
             address = ip_address(self.bind)
         except ValueError:
             raise InvalidRoute(f"bind address {self.bind[:80]!r} is no IP address") from None
-        host = f"[{address}]" if address.version == 6 else str(address)
-        return f"{host}:{self.port}"
+        return f"{f'[{address}]' if address.version == 6 else address}:{port}"
 
     def __attrs_post_init__(self) -> None:
         if len(str(self.control)) > SOCKET_LENGTH:
@@ -84,7 +100,61 @@ class Instance:
                 f"{self.control} is too long for a unix socket ({SOCKET_LENGTH} bytes): "
                 "choose a shorter root for the ship"
             )
-        _ = self.listen
+        if self.port == self.https_port:
+            raise InvalidRoute(f"HTTP and HTTPS cannot both be port {self.port}")
+        if self.hsts < 0:
+            raise InvalidRoute("HSTS must be a number of seconds")
+        self.at(self.port)
+
+
+@frozen
+class Way:
+    """One location that leads to a service."""
+
+    service: str
+    path: str
+    text: str
+    cached: bool = False
+
+
+def _text(lines: Sequence[Directive], cached: bool) -> str:
+    """The directives for a location. What is to be kept for how long, the guard's answers are not
+    to say: so `expires` is by a variable."""
+    text = []
+    for each in lines:
+        if each.name == "expires":
+            text += [f'set $sp_expires "{each.words[0]}";', "expires $sp_expires;"]
+        elif not (cached and each.name in MATTER):
+            text.append(each.text)
+    return " ".join(text)
+
+
+def _way(route: Route, path: str, *, cached: bool = False) -> Way:
+    return Way(route.service, path, _text(directives(route.locations), cached), cached)
+
+
+def particular(structure: Structure) -> tuple[list[Way], list[str]]:
+    """The paths that need locations of their own: to services, and those of signs.
+
+    They have directives, or are cached, or lie below one of those. Lua finds all others.
+    """
+    routes = structure.routes.values()
+    signs = structure.standing_signs
+    ways = [_way(route, route.path) for route in routes if route.path]
+    ways += [_way(structure.routes[sign.service], sign.path) for sign in signs if sign.service]
+    found = [_way(route, route.cached_path, cached=True) for route in routes if route.cached]
+    found += [way for way in ways if way.text]
+    above = {way.path for way in found}
+    found += [way for way in ways if not way.text and _below(way.path, above)]
+    return (
+        sorted(found, key=lambda way: way.path),
+        [sign.path for sign in signs if sign.url and _below(sign.path, above)],
+    )
+
+
+def _below(path: str, above: Set[str]) -> bool:
+    """Whether `path` lies below one of `above`."""
+    return any(path[:at] in above for at, letter in enumerate(path, start=1) if letter == "/")
 
 
 @cache
@@ -97,19 +167,56 @@ def _template() -> Template:
 
 
 def render(instance: Instance, structure: Structure, generation: int) -> str:
-    """The whole configuration; equal structures give equal text."""
+    """The whole of nginx.conf; equal structures give equal text."""
     routes = sorted(structure.routes.values(), key=lambda route: route.service)
-    paths = [route for route in routes if route.path]
+    paths, signs = particular(structure)
+    plain = [route for route in routes if not route.locations]
+    redirects = sorted(host for route in routes for host, _ in route.redirects)
+    tls = instance.https_port is not None and "" in structure.certificates
     return _template().render(
         instance=instance,
         generation=generation,
+        tls=tls,
+        named=[host for host in structure.certificates if host],
+        redirecting=tls and instance.https_redirect,
         paths=paths,
-        root=any(route.path == "/" for route in paths),
-        hosts=sorted((host, route.service) for route in routes for host in route.hosts),
+        signs=signs,
+        root=any(way.path == "/" for way in paths),
+        hosts=sorted((host, route.service) for route in plain for host in route.hosts),
+        particular=[(route, _way(route, "/")) for route in routes if route.locations],
+        redirects=redirects,
+        known=_known(structure, redirects),
+        ports=[(route.port, _way(route, "/")) for route in routes if route.port is not None],
+        cached=any(route.cached for route in routes),
+        operators=sorted(structure.files),
     )
 
 
+def _known(structure: Structure, redirects: Sequence[str]) -> list[str]:
+    """The hosts that the ship has a name for."""
+    hosts = (host for route in structure.routes.values() for host in route.hosts)
+    return sorted({*hosts, *redirects, *(h for h in structure.certificates if HOST.fullmatch(h))})
+
+
 @cache
-def lua() -> str:
+def lua() -> Mapping[str, str]:
     """The Lua that every generation brings along, beside its configuration."""
-    return (Path(__file__).parent / "starphleet.lua").read_text()
+    here = Path(__file__).parent
+    return {f"{name}.lua": (here / f"{name}.lua").read_text() for name in LUA}
+
+
+def generation_files(
+    instance: Instance, structure: Structure, generation: int
+) -> dict[str, str | bytes]:
+    """Every file of a generation, by its name in there."""
+    files: dict[str, str | bytes] = {
+        "nginx.conf": render(instance, structure, generation),
+        "services.lua": facts(structure),
+        **lua(),
+    }
+    for number, (_, pair) in enumerate(sorted(structure.certificates.items())):
+        files[f"tls/{number}.crt"] = pair.chain
+        files[f"tls/{number}.key"] = pair.key
+    for name, text in structure.files.items():
+        files[f"operator/{name}"] = text
+    return files

@@ -2,30 +2,63 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 
-from attrs import frozen
-from twisted.internet.defer import Deferred
+from attrs import evolve, frozen
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from proxy.certificates import Certificate
 from proxy.engine import Engine
-from proxy.render import Instance, lua, render
-from proxy.routes import ProxyError, Route, Structure
+from proxy.ports import check_free
+from proxy.protection import Sign
+from proxy.render import Instance, generation_files
+from proxy.routes import ProxyError, Route
+from proxy.structure import Structure
 
-Change = Callable[[Structure], Structure]
-"""Pure; raises `ProxyError` where it cannot be."""
+SIGNS = "signs"
+CERTIFICATES = "certificates"
+
+
+@frozen
+class Change:
+    """What is to become of a structure. `made` is pure, and raises `ProxyError` where it cannot be.
+
+    `about` is a service, a file of the operator's, or what all share. With `anyway` a reload
+    follows though nothing may have changed.
+    """
+
+    about: str
+    made: Callable[[Structure], Structure]
+    anyway: bool = False
+
+
+RENEWAL = Change("", lambda structure: structure, anyway=True)
+"""The same again: laid down and reloaded."""
 
 
 def adding(route: Route) -> Change:
-    return lambda structure: structure.with_route(route)
+    return Change(route.service, lambda structure: structure.with_route(route))
 
 
 def removing(service: str) -> Change:
-    return lambda structure: structure.without(service)
+    return Change(service, lambda structure: structure.without(service))
+
+
+def signing(signs: Mapping[str, Sign]) -> Change:
+    return Change(SIGNS, lambda structure: evolve(structure, signs=signs))
+
+
+def certifying(certificates: Mapping[str, Certificate]) -> Change:
+    return Change(CERTIFICATES, lambda structure: evolve(structure, certificates=certificates))
+
+
+def laying(name: str, text: str | None) -> Change:
+    return Change(name, lambda structure: structure.with_file(name, text))
 
 
 @frozen(eq=False)
@@ -49,7 +82,7 @@ def _together(structure: Structure, wishes: Sequence[_Wish]) -> tuple[Structure,
     admitted = []
     for wish in wishes:
         try:
-            structure = wish.change(structure)
+            structure = wish.change.made(structure)
         except ProxyError as error:
             wish.refuse(error)
         else:
@@ -57,64 +90,83 @@ def _together(structure: Structure, wishes: Sequence[_Wish]) -> tuple[Structure,
     return structure, admitted
 
 
-def _note(refused: dict[str, ProxyError], service: str, failure: Failure) -> None:
+def _note(refused: dict[str, ProxyError], about: str, failure: Failure) -> None:
     assert isinstance(failure.value, ProxyError)
-    refused[service] = failure.value
+    refused[about] = failure.value
 
 
 class Reshaping:
     """The structure that serves. One pass at a time; whoever comes meanwhile shares the next."""
 
-    def __init__(self, reactor: IReactorTime, instance: Instance, engine: Engine) -> None:
+    def __init__(
+        self, reactor: IReactorTime, instance: Instance, engine: Engine, apart: float
+    ) -> None:
         self._reactor = reactor
         self._instance = instance
         self._engine = engine
+        self._apart = apart
+        self._last = -apart
         self._waiting: list[_Wish] = []
+        self._under_way: Sequence[_Wish] = ()
         self._log = Logger()
         self._working: Deferred[None] | None = None
-        self.structure = Structure()
+        self._delay: Deferred[None] | None = None
+        self._closed = False
+        self.structure = Structure(taken=instance.own)
         self.generation = 0
 
-    async def begin(self, routes: Iterable[Route], running: int | None) -> dict[str, ProxyError]:
-        """Serve `routes`, leaving alone an nginx that runs and has just these already.
+    async def begin(self, changes: Iterable[Change], running: int | None) -> dict[str, ProxyError]:
+        """Serve what `changes` make, leaving alone an nginx that runs and has just this already.
 
-        Returns why for each service that could not be had; the others are served.
+        Returns why for each change that could not be had; the others are served.
         """
-        wishes = {route.service: _Wish(adding(route), Deferred()) for route in routes}
         refused: dict[str, ProxyError] = {}
-        for service, wish in wishes.items():
-            wish.done.addErrback(partial(_note, refused, service))
-        wanted, admitted = _together(self.structure, list(wishes.values()))
+        wishes = [_Wish(change, Deferred()) for change in changes]
+        for wish in wishes:
+            wish.done.addErrback(partial(_note, refused, wish.change.about))
+        wanted, admitted = _together(self.structure, wishes)
         if running is not None and self._is(running, wanted):
             self.structure, self.generation = wanted, running
             self._engine.generations.make_current(running)
             return refused
         self.generation = running or 0
-        generation, wanted, _ = await self._admissible(wanted, admitted)
+        generation, wanted = await self._admissible(wanted, admitted)
         await self._switch(generation or await self._candidate(wanted), wanted)
         return refused
 
-    @property
-    def busy(self) -> bool:
-        """Whether a pass is under way, after which the structure may be another."""
-        return self._working is not None
+    def concerned(self, about: str) -> bool:
+        """Whether a pass is under way or to come that may change this."""
+        wishes = (*self._waiting, *self._under_way)
+        return any(wish.change.about == about for wish in wishes)
 
-    async def change(self, change: Change) -> None:
-        """Make a change and return once it serves. Raises `ProxyError`; then it is not made."""
-        await self.wish(change)
+    async def change(self, *changes: Change) -> dict[str, ProxyError]:
+        """Make changes and return once all serve that could be had; why the others could not."""
+        refused: dict[str, ProxyError] = {}
+        for change, done in [(change, self.wish(change)) for change in changes]:
+            try:
+                await done
+            except ProxyError as error:
+                refused[change.about] = error
+        return refused
 
     def wish(self, change: Change) -> Deferred[None]:
-        """Have a change made with the next pass."""
+        """Have a change made with the next pass. Fails with `ProxyError`; then it is not made."""
         wish = _Wish(change, Deferred())
+        if self._closed:
+            wish.refuse(ProxyError("the proxy is being stopped"))
+            return wish.done
         self._waiting.append(wish)
         if self._working is None:
             self._working = Deferred.fromCoroutine(self._work())
         return wish.done
 
     async def close(self) -> None:
-        """Refuse what waits, and return when no pass is under way."""
+        """Refuse what waits or comes, and return when no pass is under way."""
+        self._closed = True
         for wish in self._waiting:
             wish.refuse(ProxyError("the proxy is being stopped"))
+        if self._delay is not None:
+            self._delay.cancel()
         if self._working is not None:
             await self._working
 
@@ -122,63 +174,85 @@ class Reshaping:
         try:
             await deferLater(self._reactor, 0)  # all that ask in this turn share the first pass
             while self._waiting:
-                wishes = [wish for wish in self._waiting if not wish.done.called]
+                await self._pause()
+                self._under_way = [wish for wish in self._waiting if not wish.done.called]
                 self._waiting = []
-                await self._pass(wishes)
+                await self._pass(self._under_way)
+                self._under_way = ()
         finally:
             self._working = None
 
+    async def _pause(self) -> None:
+        """Until enough time has passed since the last reload, or all is to end."""
+        left = self._last + self._apart - self._reactor.seconds()
+        if left > 0:
+            self._delay = deferLater(self._reactor, left)
+            self._delay.addErrback(lambda failure: failure.trap(CancelledError) and None)
+            await self._delay
+            self._delay = None
+
     async def _pass(self, wishes: Sequence[_Wish]) -> None:
-        admitted = wishes
         try:
             wanted, admitted = _together(self.structure, wishes)
-            if wanted != self.structure:
-                generation, wanted, admitted = await self._admissible(wanted, admitted)
+            if wanted != self.structure or any(wish.change.anyway for wish in admitted):
+                generation, wanted = await self._admissible(wanted, admitted)
                 if generation:
                     await self._switch(generation, wanted)
         except ProxyError as error:
-            for wish in admitted:
+            for wish in wishes:
                 wish.refuse(error)
         except Exception as error:
             self._log.failure("structure not changed")
-            for wish in admitted:
+            for wish in wishes:
                 wish.refuse(ProxyError(f"structure not changed: {error!r}"))
-        for wish in admitted:
+        for wish in wishes:
             wish.grant()
 
     def _is(self, generation: int, structure: Structure) -> bool:
-        config = render(self._instance, structure, generation)
-        return self._engine.generations.has(generation, config, lua())
+        files = generation_files(self._instance, structure, generation)
+        return self._engine.generations.has(generation, files)
 
     async def _admissible(
         self, wanted: Structure, wishes: Sequence[_Wish]
-    ) -> tuple[int, Structure, Sequence[_Wish]]:
-        """A tried generation with all wishes, or else with those that nginx takes one by one.
+    ) -> tuple[int, Structure]:
+        """A tried generation with all wishes, or else with those that nginx takes.
 
         The generation is 0 when it takes none of them.
         """
         try:
-            return await self._candidate(wanted), wanted, wishes
-        except ProxyError:
-            wanted = self.structure
-        generation = 0
-        admitted: list[_Wish] = []
-        for wish in wishes:
-            more, able = _together(wanted, [wish])
-            try:
-                generation = await self._candidate(more) if able else generation
-            except ProxyError as error:
+            return await self._candidate(wanted), wanted
+        except ProxyError as error:
+            if len(wishes) > 1:
+                return await self._most(self.structure, wishes)
+            for wish in wishes:
                 wish.refuse(error)
-            else:
-                wanted, admitted = more, [*admitted, *able]
-        return generation, wanted, admitted
+            return 0, self.structure
+
+    async def _most(self, base: Structure, wishes: Sequence[_Wish]) -> tuple[int, Structure]:
+        """`base` with what nginx takes of the wishes, found by halves."""
+        generation = 0
+        half = len(wishes) // 2
+        for part in (wishes[:half], wishes[half:]):
+            wanted, able = _together(base, part)
+            if not able:
+                continue
+            try:
+                generation, base = await self._candidate(wanted), wanted
+            except ProxyError as error:
+                if len(able) == 1:
+                    able[0].refuse(error)
+                else:
+                    found, base = await self._most(base, able)
+                    generation = found or generation
+        return generation, base
 
     async def _candidate(self, structure: Structure) -> int:
         """Lay down `structure` as a generation that nginx says it would take."""
+        self._check_ports(structure)
         generation = self._engine.generations.next()
-        config = render(self._instance, structure, generation)
+        files = generation_files(self._instance, structure, generation)
         try:
-            self._engine.generations.write(generation, config, lua())
+            self._engine.generations.write(generation, files)
         except OSError as error:
             self._engine.generations.drop(generation)
             raise ProxyError(f"cannot write nginx's configuration: {error}") from error
@@ -188,6 +262,13 @@ class Reshaping:
             raise ProxyError(f"nginx does not take this configuration: {objection[-500:]}")
         return generation
 
+    def _check_ports(self, structure: Structure) -> None:
+        """nginx's test does not mind a port that another program has; its reload would fail."""
+        wanted = {route.port for route in structure.routes.values() if route.port is not None}
+        if wanted:
+            for port in sorted(wanted - self._engine.generations.ports(self.generation)):
+                check_free(self._instance.bind, port)
+
     async def _switch(self, generation: int, structure: Structure) -> None:
         before = self.generation
         try:
@@ -196,6 +277,8 @@ class Reshaping:
             if before:
                 await self._put_back(before, error)
             raise
+        finally:
+            self._last = self._reactor.seconds()
         self.generation, self.structure = generation, structure
 
     async def _put_back(self, before: int, error: ProxyError) -> None:

@@ -1,26 +1,37 @@
--- What nginx decides for each request: the container, its count, the path it sees, the pages.
+-- What nginx decides for each request: the container, its count, the path it sees.
 -- Loaded once by the master; the tables live in shared memory and outlive reloads.
 
 local balancer = require "ngx.balancer"
 local ffi = require "ffi"
+local front = require "front"
+local guard = require "guard"
+local pages = require "pages"
+local ways = require "ways"
 
 ffi.cdef "int kill(int pid, int sig);"
 
-local backends = ngx.shared.starphleet_backends -- service -> "host port container[ asleep]"
+local backends = ngx.shared.starphleet_backends -- service -> "host port container[ asleep][ guarded]"
 local open = ngx.shared.starphleet_open         -- "container pid" -> requests open there
 local workers = ngx.shared.starphleet_workers   -- pid -> "generation state"
 local used = ngx.shared.starphleet_used         -- container -> when it was last asked, epoch seconds
 
-local M = { generation = 0, ship = "" }
+local M = { generation = 0 }
 
 local LOADED = "\1loaded" -- no service can have this name
 local CLOSING = "\1closing" -- generation whose connections are to end soon
+local FLAGS = { [""] = true, [" asleep"] = true, [" guarded"] = true, [" asleep guarded"] = true }
+local MOST_ROWS = 4096
+local HOPS = 3 -- services that one request may be led through
 local ONCE_ONLY = { POST = true, LOCK = true, PATCH = true } -- what nginx never sends twice
+
+local rows, held = {}, 0      -- backend as text -> what it says, and how many of them
+local second, touched = 0, {} -- the containers that were asked in this second
 
 -- The master's memory starts empty: fill it from what the ship wrote last. On a reload it is
 -- full, and the file may be behind it.
 function M.init(generation, ship)
-    M.generation, M.ship = generation, ship
+    M.generation, pages.ship = generation, ship
+    guard.init()
     if backends:get(LOADED) then return end
     local file = io.open(ngx.config.prefix() .. "backends")
     if file then
@@ -30,6 +41,9 @@ function M.init(generation, ship)
         end
         file:close()
     end
+    local offline = io.open(ngx.config.prefix() .. "offline")
+    if offline then offline:close() end
+    pages.set_offline(offline ~= nil)
     backends:safe_set(LOADED, true)
 end
 
@@ -78,31 +92,6 @@ local function count(container, step)
     if open:incr(key, step, 0) == 0 then open:delete(key) end
 end
 
--- The path below the route's prefix, byte for byte as the client sent it. Only when the client
--- wrote the prefix itself in another way (%7E for ~, dot segments) is nginx's decoded path used.
-local function below(prefix)
-    local raw = ngx.var.request_uri
-    if raw:byte(1) ~= 47 then raw = "/" .. raw end
-    local path = raw:match("^[^?]*")
-    if prefix == "" or path:sub(1, #prefix + 1) == prefix .. "/" then
-        local rest = raw:sub(#prefix + 1)
-        return rest
-    end
-    local decoded = ngx.var.uri:sub(#prefix + 1)
-    local escaped = decoded:gsub("[^A-Za-z0-9/._~!$&'()*+,;=:@-]", function(c)
-        return string.format("%%%02X", c:byte())
-    end)
-    return escaped .. raw:sub(#path + 1)
-end
-
-local function strip_identity()
-    for name in pairs(ngx.req.get_headers(0)) do
-        if name == "x-identity" or name:sub(1, 4) == "jwt-" then
-            ngx.req.clear_header(name)
-        end
-    end
-end
-
 -- A request that cannot be sent twice travels on a connection of its own: a kept-alive one that
 -- the app closes at that very moment would be a 502 that nobody can mend.
 local function connection(var)
@@ -121,44 +110,108 @@ end
 local function wake(service)
     local ship = ngx.socket.tcp()
     ship:settimeout(10000)
-    local ok, err = ship:connect("unix:" .. ngx.config.prefix() .. "hooks/wake")
-    if ok then ok, err = ship:send(service .. "\n") end
-    if ok then ok, err = ship:receive() end
+    local ok = ship:connect("unix:" .. ngx.config.prefix() .. "hooks/wake")
+    if ok then ok = ship:send(service .. "\n") end
+    if ok then ok = ship:receive() end
     ship:close()
-    if ok == "awake" then return true end
-    ngx.log(ngx.ERR, service, " was not woken: ", err or ok)
-    return false
+    return ok == "awake" -- else the ship's log says why
 end
 
--- Access phase: which container. It is counted first and looked up again, so that a ship that
--- has switched and then reads zero can be sure that nobody still is on the way to the old one.
+-- What a row of the table says. Reading it takes a pattern, and patterns are not compiled.
+local function read(backend)
+    local row = rows[backend]
+    if row then return row end
+    local host, port, container, more = backend:match("^(%S+) (%d+) (%S+)(.*)$")
+    row = {
+        host = host, port = tonumber(port), container = container,
+        asleep = more:find(" asleep", 1, true) ~= nil,
+        guarded = more:find(" guarded", 1, true) ~= nil,
+    }
+    if held >= MOST_ROWS then rows, held = {}, 0 end
+    rows[backend], held = row, held + 1
+    return row
+end
+
+-- Once a second is enough for who asks how long it was idle.
+local function use(container)
+    local now = ngx.time()
+    if now ~= second then second, touched = now, {} end
+    if touched[container] then return end
+    touched[container] = true
+    used:set(container, now)
+end
+
+-- Counted first and looked up again, so that a ship that has switched and then reads zero can be
+-- sure that nobody still is on the way to the old one.
+local function go_to(service, backend)
+    local row = read(backend)
+    local container = row.container
+    count(container, 1)
+    if backends:get(service) == backend and not row.asleep then
+        use(container)
+        ngx.var.sp_container = container
+        ngx.ctx.row = row
+        return true
+    end
+    count(container, -1)
+    if row.asleep and not wake(service) then ngx.exit(503) end
+end
+
+-- Another service in place of this one, for whom the guard says so.
+local function instead(yes, hops)
+    return hops < HOPS and yes.serve and yes.serve ~= "" and backends:get(yes.serve) and yes.serve
+end
+
+-- What is kept of an answer is for just those who ask the same, and sent the same of themselves.
+local function cache_key(var, headers, yes)
+    return ngx.encode_base64(guard.digest(var.sp_container, yes and yes.who or "",
+        tostring(headers["authorization"] or ""), var.http_cookie or "", var.scheme, var.sp_host,
+        ngx.req.get_method(), var.sp_uri))
+end
+
+-- Access phase: whether the request may pass, and to which container.
 function M.choose()
     local var = ngx.var
     local service = var.sp_service
     if service == "" then return end -- a page of the proxy's own
-    strip_identity()
+    front.preflight(service)
+    local headers = front.strip(service)
     connection(var)
-    var.sp_uri = below(var.sp_prefix)
+    var.sp_uri = ways.below(var.sp_prefix)
+    local yes, asked, hops, cookies = nil, nil, 0, {}
     while true do
         local backend = backends:get(service)
         if not backend then return ngx.exit(503) end
-        local host, port, container, asleep = backend:match("^(%S+) (%d+) (%S+)(.*)$")
-        count(container, 1)
-        if backends:get(service) == backend and asleep == "" then
-            used:set(container, ngx.time())
-            var.sp_container = container
-            ngx.ctx.host, ngx.ctx.port = host, tonumber(port)
-            return
+        if asked ~= service and read(backend).guarded then
+            asked, yes = service, guard.ask(service, headers)
+            for _, cookie in ipairs(yes.cookies) do cookies[#cookies + 1] = cookie end
+            local other = instead(yes, hops)
+            if other then
+                service, yes, asked, hops = other, nil, nil, hops + 1
+                var.sp_service = service
+                front.strip(service)
+            end
+        elseif go_to(service, backend) then
+            break
         end
-        count(container, -1)
-        if asleep ~= "" and not wake(service) then return ngx.exit(503) end
     end
+    front.add_headers(service)
+    if yes then guard.let_in(yes) end
+    if cookies[1] then ngx.ctx.cookies = cookies end
+    if var.sp_cached ~= "" then var.sp_key = cache_key(var, headers, yes) end
+end
+
+-- The same where no location said which service.
+function M.enter()
+    ways.find()
+    M.choose()
 end
 
 function M.balance()
-    local ok, err = balancer.set_current_peer(ngx.ctx.host, ngx.ctx.port)
+    local row = ngx.ctx.row
+    local ok, err = balancer.set_current_peer(row.host, row.port)
     if not ok then
-        ngx.log(ngx.ERR, "no peer: ", err)
+        ngx.log(ngx.CRIT, "no peer: ", err)
         return ngx.exit(500)
     end
 end
@@ -172,10 +225,17 @@ end
 
 -- A reload cuts kept-alive connections, and a client that sends at that moment loses a request.
 -- So the ship has them closed politely first: each answer says that it is the last one.
-function M.last_answer()
+local function last_answer()
     if ngx.worker.exiting() or open:get(CLOSING) == M.generation then
-        if ngx.status ~= 101 then ngx.header["Connection"] = "close" end
+        if ngx.status ~= 101 and ngx.req.http_version() < 2 then
+            ngx.header["Connection"] = "close"
+        end
     end
+end
+
+function M.answer()
+    last_answer()
+    front.answer(ngx.var.sp_service)
 end
 
 local function escape(text)
@@ -231,8 +291,8 @@ end
 local function put_backend(service)
     ngx.req.read_body()
     local backend, more = (ngx.req.get_body_data() or ""):match("^(%S+ %d+ %S+)(.*)$")
-    if not backend or (more ~= "" and more ~= " asleep") then
-        return reply(400, "wanted: HOST PORT CONTAINER [asleep]")
+    if not backend or not FLAGS[more] then
+        return reply(400, "wanted: HOST PORT CONTAINER[ asleep][ guarded]")
     end
     backend = backend .. more
     local ok, err = backends:safe_set(service, backend) -- `set` would push out another service
@@ -272,6 +332,11 @@ function M.control()
     elseif kind == "closing" and method == "PUT" then
         open:set(CLOSING, M.generation, 10)
         reply(200, M.generation)
+    elseif kind == "epoch" and method == "PUT" then
+        reply(200, guard.forget())
+    elseif kind == "offline" and (method == "PUT" or method == "DELETE") then
+        pages.set_offline(method == "PUT")
+        reply(200, "")
     elseif kind == "open" and method == "GET" then
         reply(200, open_requests(name))
     elseif kind == "used" and method == "GET" then
@@ -279,7 +344,7 @@ function M.control()
     elseif kind == "workers" and method == "GET" then
         list_workers()
     else
-        reply(404, "backends, closing, open, used, workers")
+        reply(404, "backends, closing, epoch, offline, open, used, workers")
     end
 end
 

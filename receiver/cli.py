@@ -38,7 +38,9 @@ Settings are environment variables, or NAME=value lines in the file `settings` i
   STARPHLEET_ROOT         where everything is kept (/var/starphleet for root)
   STARPHLEET_HOST         the name people reach the ship by (localhost)
   STARPHLEET_BIND         the address to listen on (loopback while the host is localhost, else all)
-  STARPHLEET_SSH_PORT     2222       STARPHLEET_HTTP_PORT    8080
+  STARPHLEET_SSH_PORT     2222
+  STARPHLEET_HTTP_PORT    8080       STARPHLEET_HTTPS_PORT   8443, 0 for none
+  STARPHLEET_ACME         an e-mail address: certificates by Let's Encrypt
   STARPHLEET_TEST_DOMAIN  a domain whose every sub-domain leads here
   STARPHLEET_TEST_TTL     how long a pushed service lives (24h)
   STARPHLEET_HEADQUARTERS where the headquarters is, until `headquarters` says otherwise
@@ -110,6 +112,10 @@ def _parser() -> argparse.ArgumentParser:
     restore.add_argument("source", help="a file or an https URL")
     command("orphan-reaper", _do, "remove the services whose orders are gone")
     command("poll", _do, "ask now whether anything that is followed has moved")
+    command("dns-offline", _do, "let /starphleet/nginx/status say that the ship is not to be asked")
+    command("dns-online", _do, "let it say that the ship is there again")
+    command("hup-nginx", _do, "give nginx its configuration anew; nothing is interrupted")
+    command("restart-nginx", _do, "stop nginx and start it; what is open breaks off")
     git = command("git", _git, "git with the ship's keys")
     git.add_argument("words", nargs=argparse.REMAINDER)
     command("demo", _demo, "start the ship and push a sample app to it")

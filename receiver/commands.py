@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from hooks.ledger import Serving
 from hooks.say import Listen
 from hooks.settings import url
 from hooks.ship import Ship
+from proxy.certificates import doubt, expiring
 from receiver.headquarters import ordered as phases
 from receiver.headquarters.loop import Loop
 from receiver.headquarters.ordered import Ordered
@@ -46,6 +49,10 @@ class Commands:
             "poll": self._poll,
             "lxc-backup": self._backup,
             "lxc-restore": self._restore,
+            "dns-online": partial(self._dns, True),
+            "dns-offline": partial(self._dns, False),
+            "hup-nginx": self._hup,
+            "restart-nginx": self._restart_nginx,
         }
         if not words or words[0] not in known:
             raise Refused(f"{ascii(' '.join(words))[:60]} is no command of a ship")
@@ -74,11 +81,23 @@ class Commands:
         return {
             "ship": self.ship.settings.ship_name,
             "headquarters": self._followed(),
+            "host": list(self.ship.runtime.dropped),
             "services": [self._served(one) for one in serving.values()],
             "ordered": [self._ordered(one) for one in self.loop.ordered.values()],
+            "signs": [asdict(sign) for sign in self.ship.door.commons.signs],
+            "certificates": self._certificates(),
+            "online": self.ship.proxy.online,
             "running": sorted(queue.running),
             "waiting": list(queue.waiting),
         }
+
+    def _certificates(self) -> list[dict[str, Any]]:
+        """The pairs that nginx has, what ends soonest first; "" is the default."""
+        now, there = time.time(), self.ship.door.certificates
+        return [
+            {"name": name, "days": days, "trouble": doubt(there[name], name, now)}
+            for name, days in expiring(there, now)
+        ]
 
     def _followed(self) -> dict[str, Any] | None:
         location, headquarters = self.loop.location, self.loop.headquarters
@@ -182,6 +201,18 @@ class Commands:
             raise Refused(f"{source}: there is no such file")
         await self.ship.runtime.restore(name, source, say)
         say(f"STARPHLEET_BASE={name} means it now")
+
+    async def _dns(self, online: bool, say: Listen) -> None:
+        await self.ship.proxy.dns(online)
+        say(f"/starphleet/nginx/status answers {'Ok' if online else '404'}")
+
+    async def _hup(self, say: Listen) -> None:
+        await self.ship.proxy.hup()
+        say("nginx has its configuration anew")
+
+    async def _restart_nginx(self, say: Listen) -> None:
+        await self.ship.proxy.restart()
+        say("nginx was started again")
 
     async def _poll(self, say: Listen, *words: str) -> None:
         await self.loop.following.hurry()

@@ -26,6 +26,7 @@ _DOMAIN = re.compile(
 )
 _ADDRESS = re.compile(r"[0-9.]+|\[?[0-9a-f:]+\]?")
 _SECRET = re.compile("SECRET|TOKEN|PASSWORD|CREDENTIAL")
+_MAIL = re.compile(r"[A-Za-z0-9._%+-]{1,64}@[A-Za-z0-9.-]{1,253}")
 _PROXIES = ("http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
 _PASSED_TO_BUILDS = (
     *_PROXIES,
@@ -58,6 +59,9 @@ class Config:
     base: str
     network: str
     tests_reach_ship: bool
+    acme: str
+    acme_server: str
+    acme_roots: Path | None
     hook_secret: str = field(repr=False)
     given: Mapping[str, str] = field(repr=False)
     """What of it came from the environment, for a `starphleet` that the ship starts."""
@@ -79,6 +83,9 @@ def load(environ: Mapping[str, str] | None = None) -> Config:
         host=host,
         ship_name=read.domain("STARPHLEET_SHIP_NAME", ""),
         http_port=read.port("STARPHLEET_HTTP_PORT", 8080),
+        https_port=read.port_or_none("STARPHLEET_HTTPS_PORT", 8443),
+        https_redirect=read.truth("STARPHLEET_HTTPS_REDIRECT"),
+        hsts=read.count("STARPHLEET_HSTS", 0, least=0, most=10**9),
         ssh_port=read.port("STARPHLEET_SSH_PORT", 2222),
         test_domain=test_domain,
         test_ttl=ttl,
@@ -102,6 +109,7 @@ def load(environ: Mapping[str, str] | None = None) -> Config:
             output=read.size("STARPHLEET_BUILD_OUTPUT", 64 * MB),
         ),
         service_log=read.size("STARPHLEET_SERVICE_LOG", 16 * MB),
+        devmode=_devmode(given, layout),
         build_env={name: given[name] for name in _PASSED_TO_BUILDS if name in given},
         roots=roots,
     )
@@ -128,7 +136,10 @@ def load(environ: Mapping[str, str] | None = None) -> Config:
         runtime=read.one_of("STARPHLEET_RUNTIME", ("process", "lxc")),
         base=read.text("STARPHLEET_BASE", ""),
         network=read.text("STARPHLEET_NETWORK", ""),
-        tests_reach_ship=read.one_of("STARPHLEET_TESTS_REACH_SHIP", ("true", "false")) == "true",
+        tests_reach_ship=read.truth("STARPHLEET_TESTS_REACH_SHIP"),
+        acme=read.mail("STARPHLEET_ACME"),
+        acme_server=read.text("STARPHLEET_ACME_SERVER", ""),
+        acme_roots=read.file("STARPHLEET_ACME_ROOTS"),
         hook_secret=read.text("STARPHLEET_HOOK_SECRET", ""),
         given={
             name: value
@@ -159,6 +170,14 @@ def _file(path: Path) -> dict[str, str]:
     return read_env_file(path.read_text(), str(path)) if path.exists() else {}
 
 
+def _devmode(given: Mapping[str, str], layout: Layout) -> bool | None:
+    """Whether this is a workstation; `None` when nothing on the ship says so or not."""
+    if layout.live.exists():
+        return False
+    told = bool(given.get("DEVMODE_ENABLED")) or Path("/vagrant").is_dir()
+    return True if told else None
+
+
 def _roots(given: Mapping[str, str]) -> Path | None:
     """The certificate authorities of the host, for clients that would bring their own."""
     named = Path(given.get("SSL_CERT_FILE") or _ROOTS).absolute()
@@ -172,17 +191,31 @@ class _Reader:
     def text(self, name: str, default: str) -> str:
         return self.given.get(name, default)
 
-    def count(self, name: str, default: int, *, least: int = 1) -> int:
+    def count(self, name: str, default: int, *, least: int = 1, most: int = 10**6) -> int:
         text = self.text(name, str(default))
-        if not text.isascii() or not text.isdigit() or not least <= int(text) <= 10**6:
-            raise Refused(f"{name}: {ascii(text)[:40]} is not a number from {least} to 1000000")
+        if not text.isascii() or not text.isdigit() or not least <= int(text) <= most:
+            raise Refused(f"{name}: {ascii(text)[:40]} is not a number from {least} to {most}")
         return int(text)
+
+    def truth(self, name: str) -> bool:
+        return self.one_of(name, ("true", "false")) == "true"
+
+    def mail(self, name: str) -> str:
+        """An address for mail, or "" when nothing is said."""
+        text = self.text(name, "")
+        if text and not _MAIL.fullmatch(text):
+            raise Refused(f"{name}: {ascii(text)[:60]} is not an e-mail address")
+        return text
 
     def port(self, name: str, default: int) -> int:
         text = self.text(name, str(default))
         if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= 65535:
             raise Refused(f"{name}: {ascii(text)[:40]} is not a port, 1 to 65535")
         return int(text)
+
+    def port_or_none(self, name: str, default: int) -> int | None:
+        """`None` where it says 0."""
+        return None if self.text(name, str(default)) == "0" else self.port(name, default)
 
     def ports(self, name: str, default: range) -> range:
         text = self.text(name, f"{default.start}-{default.stop - 1}")

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, S
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from attrs import evolve
 from twisted.internet.defer import CancelledError, Deferred
@@ -26,6 +26,7 @@ from hooks.attendance import Attendance
 from hooks.boot import boot
 from hooks.building import Workshop
 from hooks.errors import Refused, ShipError
+from hooks.frontdoor import FrontDoor
 from hooks.idling import Idling, listen
 from hooks.layout import Layout
 from hooks.ledger import Ledger, Serving
@@ -49,7 +50,11 @@ from receiver.runtimes import choose
 from receiver.ssh.server import ssh_factory
 from receiver.webhooks import Webhooks
 
-MINUTE = 60.0  # seconds
+if TYPE_CHECKING:
+    from proxy.acme import Acme
+
+DOOR_PULSE = 10.0  # seconds between two looks at certificates
+MINUTE = 60.0
 HOUR = 3600.0
 GIT_SECONDS = 600.0
 GIT_KEPT = 1 << 26  # bytes of output kept: a file read from a tree, ids of a shallow history
@@ -108,6 +113,7 @@ async def _sail(reactor: Any, config: Config, ship: Ship, stop: Deferred[bool]) 
         _lasting(loop.following.go()),
         _lasting(_every(reactor, HOUR, loop.sweep)),
         _lasting(_every(reactor, MINUTE, ship.services.uphold)),
+        _lasting(_every(reactor, DOOR_PULSE, ship.door.renew)),
         _lasting(_every(reactor, min(MINUTE, idling.seconds / 4) or HOUR, idling.look)),
         _lasting(parts.aboard.watch_addresses()),
     ]
@@ -268,6 +274,10 @@ def _ship(reactor: Any, config: Config) -> Ship:
         reactor,
         layout.nginx,
         http_port=settings.http_port,
+        https_port=settings.https_port,
+        https_redirect=settings.https_redirect,
+        hsts=settings.hsts,
+        operator=layout.nginx_files,
         bind=config.bind,
         ship=settings.host,
         search=config.path,
@@ -293,4 +303,21 @@ def _ship(reactor: Any, config: Config) -> Ship:
         ),
         git=git,
         queue=queue,
+        door=FrontDoor(reactor, layout, settings, ledger, proxy, _acme(reactor, config, proxy)),
+    )
+
+
+def _acme(reactor: Any, config: Config, proxy: Proxy) -> Acme | None:
+    """Who gets certificates, if the operator wants any."""
+    if not config.acme:
+        return None
+    from proxy.acme import LETSENCRYPT, Acme  # it takes long to load, and few ships want it
+
+    return Acme(
+        reactor,
+        config.layout.certificates / "acme",
+        proxy.challenges,
+        email=config.acme,
+        server=config.acme_server or LETSENCRYPT,
+        roots=config.acme_roots,
     )

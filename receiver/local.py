@@ -240,9 +240,11 @@ def _log_of(config: Config, name: str) -> Path:
 
 def welcome(config: Config) -> list[str]:
     """How to reach a ship that is up."""
+    settings = config.settings
+    https = f", https on {settings.https_port}" if settings.https_port is not None else ""
     return [
-        f"the ship is up: git over {git_address(config.settings)}/NAME, "
-        f"http on port {config.settings.http_port}",
+        f"the ship is up: git over {git_address(settings)}/NAME, "
+        f"http on port {settings.http_port}{https}",
         f"everything it keeps is in {config.layout.root}, its log in {config.layout.log}",
     ]
 

@@ -145,7 +145,10 @@ class Relay(Factory):
             self.loop.for_tests,
             bases=self.loop.bases,
             most=self.ship.settings.service_limits,
+            devmode=self.ship.settings.devmode,
         )
+        for warning in orders.warnings:
+            say.header(warning)
         arrival = self.deploys.join(orders, conversation.say)
         try:
             serving = await conversation.unless_left(arrival)

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+SOON = 20  # days before its end in which a certificate should have been renewed
 GOOD = ("live", "waiting", "deploying")
 
 
@@ -23,6 +24,7 @@ def status(address: str, answer: Mapping[str, Any], service: str | None, *, trou
     head = [] if wanted else [*_ship(address, answer, trouble=trouble)]
     if not lines and not trouble:
         lines = [f"  nothing serves as {service}" if wanted else "  it serves nothing yet"]
+    lines += [] if wanted else [*_door(answer, trouble=trouble)]
     rest = [] if wanted or trouble else [*_queue(answer)]
     return "\n".join([*head, *lines, *rest]) or "no trouble"
 
@@ -33,6 +35,7 @@ def _ship(address: str, answer: Mapping[str, Any], *, trouble: bool) -> Iterator
         yield f"the ship is up: {address}"
         if followed:
             yield f"headquarters: {followed['url']} at {(followed['commit'] or 'nothing')[:7]}"
+    yield from (f"  ! {why}" for why in answer["host"])
     if followed:
         if followed["trouble"]:
             yield f"  ! headquarters: {followed['trouble']}"
@@ -60,6 +63,22 @@ def _service(
         commit = f" {ordered['commit'][:7]}" if ordered["commit"] else ""
         yield f"    !{commit} {ordered['phase']}: {ordered['reason']}"
         yield from (f"      {line}" for line in ordered["log"])
+
+
+def _door(answer: Mapping[str, Any], *, trouble: bool) -> Iterator[str]:
+    """Where signs lead, and certificates whose end is near or that are not right."""
+    for sign in () if trouble else answer["signs"]:
+        yield f"  {sign['path']:<20} leads to {sign['service'] or sign['url']}"
+    for one in answer["certificates"]:
+        name, days = one["name"] or "the default certificate", one["days"]
+        if one["trouble"]:
+            yield f"  ! {name}: {one['trouble']}"
+        elif days < SOON:
+            yield f"  ! {name} expires in {days} days"
+        elif not trouble:
+            yield f"  {name:<20} expires in {days} days"
+    if not answer["online"]:
+        yield "  ! offline: /starphleet/nginx/status answers 404 (starphleet-dns-online)"
 
 
 def _aside(served: Mapping[str, Any]) -> str:

@@ -70,7 +70,7 @@ class LxcRuntime:
 
     name = "lxc"
     freezes = True
-    dropped: Sequence[str] = ()  # what the host's own firewall keeps from containers, in lines
+    dropped: Sequence[str] = ()
     _log = Logger()
 
     def __init__(

@@ -12,6 +12,7 @@ from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
 from containers.watching import in_thread
+from hooks.frontdoor import FrontDoor
 from hooks.layout import Layout
 from receiver.headquarters.admirals import write_admirals
 from receiver.headquarters.reading import Headquarters
@@ -29,6 +30,7 @@ class Aboard:
 
     reactor: Any
     layout: Layout
+    door: FrontDoor
     push_back: PushBack
     shipscripts: Shipscripts
     environment: Mapping[str, str]
@@ -42,6 +44,7 @@ class Aboard:
     async def adopt(self, headquarters: Headquarters) -> None:
         """Let the keys of `headquarters` in, and do what it changes."""
         self._headquarters = headquarters
+        await self.door.adopt(headquarters.commons, headquarters.certificates, headquarters.refused)
         warnings = await in_thread(
             self.reactor, write_admirals, self.layout.admirals, headquarters.keys
         )

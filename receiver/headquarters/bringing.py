@@ -103,15 +103,18 @@ class Bringing:
 
     async def _orders(self, one: Ordered, serving: Serving | None) -> Orders:
         standing = one.standing
-        again = await self.ship.ledger.again(standing.service)
-        if standing.source is None:
-            return await orders_of_standing(
-                standing, None, NO_COMMIT, owner="headquarters", again=again, why=_why(one, serving)
-            )
-        repository = await self.sources.fetch(standing.source, one.commit)
-        owner, _ = await self.sources.author(repository, one.commit)
+        repository, commit, owner = None, NO_COMMIT, "headquarters"
+        if standing.source is not None:
+            repository, commit = await self.sources.fetch(standing.source, one.commit), one.commit
+            owner, _ = await self.sources.author(repository, commit)
         return await orders_of_standing(
-            standing, repository, one.commit, owner=owner, again=again, why=_why(one, serving)
+            standing,
+            repository,
+            commit,
+            owner=owner,
+            again=await self.ship.ledger.again(standing.service),
+            why=_why(one, serving),
+            devmode=self.ship.settings.devmode,
         )
 
     def _unforeseen(self, failure: Any, one: Ordered) -> None:

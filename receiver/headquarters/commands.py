@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 
-from attrs import define, field, frozen
+from attrs import define, evolve, field, frozen
 
-from hooks.errors import Refused
+from hooks.errors import Refused, named
+from hooks.fronts import front_of, in_devmode
 from hooks.standing import UNPUBLISHED, File, Front, Place, Source, StandingOrders
+from proxy.protection import Sign
 from proxy.routes import HOST, PATH
 from receiver.headquarters.evaluate import Call, Evaluated
 from receiver.headquarters.jobs import jobs_of
@@ -49,20 +51,28 @@ def standing(
     content: str,
     *,
     headquarters: Source | None,
-) -> StandingOrders:
-    """The standing orders of the directory `path`; `Refused` begins with the file and line.
+    devmode: bool | None = None,
+) -> StandingOrders | Sign:
+    """What the directory `path` orders; `Refused` begins with the file and line.
 
-    `files` are the directory's own by their names from there, `content` is a digest of them.
-    `headquarters` is where the operator said it is: its own address may be followed as well.
+    A `Sign` when it only leads elsewhere. `files` are the directory's own by their names from
+    there, `content` is a digest of them. `headquarters` is where the operator said it is: its own
+    address may be followed as well. `devmode` is what the ship itself says of it.
     """
     where = f"{path}/orders" if path else "orders"
     said = _Said(where, headquarters)
     for call in evaluated.calls:
         said.take(call)
+    if said.sign is not None:
+        return _sign(where, _below(path), said, files)
     if said.source is None and not said.unpublished:
-        raise Refused(_nothing(where, said))
-    public = [] if said.unpublished else unprotected(where, evaluated.environment, files)
-    jobs, warnings = jobs_of(path, files)
+        raise Refused(f"{where}: nothing to deploy: autodeploy URL, or unpublished for jobs alone")
+    front, warnings = said.front(), tuple[str, ...]()
+    if not said.unpublished:
+        developing = in_devmode(evaluated.environment, devmode)
+        with named(where):
+            front, warnings = front_of(evaluated.environment, files, front, developing)
+    jobs, not_jobs = jobs_of(path, files)
     return StandingOrders(
         path=path,
         source=said.source,
@@ -72,9 +82,20 @@ def standing(
         place=UNPUBLISHED if said.unpublished else Place(_below(path), tuple(said.hosts)),
         stop_first=said.stop_first,
         jobs=jobs,
-        front=said.front(),
-        warnings=(*public, *warnings),
+        front=front,
+        warnings=(*(f"{where}: {text}" for text in warnings), *not_jobs),
     )
+
+
+def _sign(where: str, path: str, said: _Said, files: Mapping[str, File]) -> Sign:
+    """`Refused` when something else is said of it than where it leads."""
+    if said.source is not None or said.unpublished or said.hosts or said.front() != Front():
+        raise Refused(f"{where}: it leads elsewhere; so nothing else can be said of it")
+    own = [name for name in files if name == ".htpasswd" or name.endswith(".acl")]
+    if own:
+        raise Refused(f"{where}: who may use it is said where it leads; {own[0]} would not count")
+    assert said.sign is not None
+    return evolve(said.sign, path=path)
 
 
 def remote_source(path: str, evaluated: Evaluated, *, headquarters: Source | None) -> Source:
@@ -92,32 +113,8 @@ def remote_source(path: str, evaluated: Evaluated, *, headquarters: Source | Non
     return said.source
 
 
-def unprotected(where: str, environment: Mapping[str, str], files: Mapping[str, File]) -> list[str]:
-    """`Refused` when somebody wants a service protected, which this ship's proxy cannot do yet;
-    else a warning for each that is public without anybody having said so.
-    """
-    mode = environment.get("SECURITY_MODE", "")
-    asking = [f"SECURITY_MODE={mode}"] if mode not in ("", "public") else []
-    if not mode:
-        asking += ["HTPASSWD"] if environment.get("HTPASSWD") else []
-        asking += [name for name in files if name == ".htpasswd" or name.endswith(".acl")]
-    if asking:
-        raise Refused(
-            f"{where}: {asking[0]} asks for protection, which this ship cannot give yet; "
-            "so it does not serve it"
-        )
-    return [] if mode else [f"{where}: public: no SECURITY_MODE and no .htpasswd"]
-
-
 def _below(path: str) -> str:
     return f"/{path}/" if path else "/"
-
-
-def _nothing(where: str, said: _Said) -> str:
-    if said.redirect_to_service is not None or said.aliases:
-        command = "publish" if said.aliases else "redirect_to_service"
-        return f"{where}: {command} without autodeploy is not served by this ship yet"
-    return f"{where}: nothing to deploy: autodeploy URL, or unpublished for jobs alone"
 
 
 @frozen
@@ -148,6 +145,7 @@ USAGES = {
     "add_response_header": _Usage("NAME VALUE…", 2, None),
     "enable_cache_endpoint": _Usage("(no words)", 0, 0),
     "log_to_stderr": _Usage("(no words)", 0, 0),
+    "nginx_location_configs": _Usage("TEXT…", 1, None),
 }
 
 
@@ -163,13 +161,13 @@ class _Said:
     hosts: list[str] = field(factory=list)
     exposed: list[int] = field(factory=list)
     betas: list[tuple[str, str]] = field(factory=list)
-    aliases: list[str] = field(factory=list)
     redirects: list[tuple[str, str]] = field(factory=list)
-    redirect_to_service: str | None = None
+    sign: Sign | None = None
     request_headers: list[tuple[str, str]] = field(factory=list)
     response_headers: list[tuple[str, str]] = field(factory=list)
     cached: bool = False
-    log_to_stderr: bool = False
+    to_stderr: bool = False
+    locations: list[str] = field(factory=list)
 
     def take(self, call: Call) -> None:
         """`Refused` when the words are not what the command takes."""
@@ -184,14 +182,13 @@ class _Said:
     def front(self) -> Front:
         return Front(
             exposed=tuple(self.exposed),
-            betas=tuple(self.betas),
-            aliases=tuple(self.aliases),
             redirects=tuple(self.redirects),
-            redirect_to_service=self.redirect_to_service,
             request_headers=tuple(self.request_headers),
             response_headers=tuple(self.response_headers),
             cached=self.cached,
-            log_to_stderr=self.log_to_stderr,
+            locations="\n".join(self.locations),
+            betas=tuple(self.betas),
+            to_stderr=self.to_stderr,
         )
 
     def _autodeploy(self, at: str, url: str) -> None:
@@ -214,16 +211,21 @@ class _Said:
         self.betas.append((_matching(at, _GROUP, group, "the name of a group"), _path(at, path)))
 
     def _publish(self, at: str, path: str) -> None:
-        self.aliases.append(_path(at, path))
+        self._lead(at, Sign("", service=_service(_path(at, path))))
+
+    def _redirect_to_service(self, at: str, target: str) -> None:
+        url = target if _TARGET.fullmatch(target) else _path(at, target)
+        self._lead(at, Sign("", url=url))
+
+    def _lead(self, at: str, sign: Sign) -> None:
+        if self.sign is not None:
+            raise Refused(f"{at}: it leads elsewhere already")
+        self.sign = sign
 
     def _redirect(self, at: str, host: str, target: str) -> None:
         self.redirects.append((_host(at, host), _matching(at, _TARGET, target, "an http URL")))
 
     _redirect_to = _redirect
-
-    def _redirect_to_service(self, at: str, target: str) -> None:
-        is_url = _TARGET.fullmatch(target) is not None
-        self.redirect_to_service = target if is_url else _path(at, target)
 
     def _proxy_for(self, at: str, *hosts: str) -> None:
         for host in hosts:
@@ -245,7 +247,10 @@ class _Said:
         self.cached = True
 
     def _log_to_stderr(self, at: str) -> None:
-        self.log_to_stderr = True
+        self.to_stderr = True
+
+    def _nginx_location_configs(self, at: str, *text: str) -> None:
+        self.locations.append(" ".join(text))
 
 
 def _matching(at: str, grammar: re.Pattern[str], text: str, what: str) -> str:
@@ -262,6 +267,11 @@ def _path(at: str, text: str) -> str:
     """`a/b`, `/a/b` and `/a/b/` alike as "/a/b/"."""
     inner = text.strip("/")
     return _matching(at, PATH, f"/{inner}/" if inner else "/", "a path of a service")
+
+
+def _service(path: str) -> str:
+    """The service whose orders stand in the directory that answers at `path`."""
+    return path.rstrip("/") or "/"
 
 
 def _header(at: str, name: str, value: Sequence[str]) -> tuple[str, str]:

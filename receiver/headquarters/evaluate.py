@@ -39,6 +39,7 @@ COMMANDS = (
     "autodeploy", "expose", "unpublished", "stop_before_autodeploy", "beta", "publish", "redirect",
     "redirect_to", "redirect_to_service", "proxy_for", "server_names", "add_header",
     "add_response_header", "enable_cache_endpoint", "log_to_stderr",
+    "nginx_location_configs",
 )  # fmt: skip
 _WARNINGS = 10  # lines of what a file says that are passed on
 _LONGEST = 200  # characters of each

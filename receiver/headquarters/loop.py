@@ -208,6 +208,7 @@ class Loop:
         for name, why in headquarters.refused.items():
             if before is None or before.refused.get(name) != why:
                 self._log.error("{why}; what serves goes on", why=why)
+        await self.beside(headquarters)  # services may need what it changes
         changed = [
             one
             for path, standing in headquarters.orders.items()
@@ -219,7 +220,6 @@ class Loop:
         self._lay_what_is_known(headquarters, before.remotes if before else {})
         for one in changed:
             self._bring_if_known(one)
-        await self.beside(headquarters)
         self._known = {headquarters.commit: headquarters}
         await self._trees.keep(headquarters.commit)
         self._log.info(

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
-from attrs import define, evolve, field, frozen
+from attrs import define, evolve, frozen
 from twisted.internet.defer import CancelledError, Deferred, gatherResults
 from twisted.logger import Logger
 
@@ -15,6 +16,8 @@ from containers.watching import in_thread
 from hooks.errors import Refused
 from hooks.repository import Blob, Repository
 from hooks.standing import File, Source, StandingOrders
+from proxy.certificates import Certificate, pairs
+from proxy.protection import Commons, LdapServer, NotProtected, Sign
 from receiver.headquarters.commands import check_path, remote_source, standing
 from receiver.headquarters.evaluate import Evaluated, Evaluator
 from receiver.headquarters.files import (
@@ -38,15 +41,6 @@ WITHHELD = frozenset({"STARPHLEET_HOOK_SECRET"})
 
 
 @frozen
-class Ldap:
-    """One of `ldap_servers/`: where it is, and as whom the ship asks it."""
-
-    url: str
-    user: str
-    password: str = field(repr=False)
-
-
-@frozen
 class Headquarters:
     """What one commit of the headquarters says. Paths are relative to its root.
 
@@ -67,7 +61,15 @@ class Headquarters:
     known_hosts: bytes
     bases: Mapping[str, bytes]
     beta_groups: Mapping[str, tuple[str, ...]]
-    ldap_servers: Mapping[str, Ldap]
+    ldap_servers: Mapping[str, LdapServer]
+    signs: Mapping[str, Sign]
+    certificates: Mapping[str, Certificate]
+
+    @property
+    def commons(self) -> Commons:
+        """What all services share at the front door."""
+        signs = tuple(self.signs[path] for path in sorted(self.signs))
+        return Commons(self.beta_groups, self.ldap_servers, signs)
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -102,11 +104,13 @@ class Headquarters:
 @define(eq=False)
 class Reader:
     """Reads a headquarters with the evaluator's box. `ship_files` are the ship's own settings for
-    services; `given` are variables that every file finds, and that are not exported by that."""
+    services; `given` are variables that every file finds, and that are not exported by that;
+    `devmode` is what the ship itself says of that."""
 
     evaluator: Evaluator
     ship_files: Path
     given: Mapping[str, str]
+    devmode: bool | None = None
 
     async def read(
         self, repository: Repository, source: Source, commit: str, tree: Path, scratch: Path
@@ -122,24 +126,27 @@ class Reader:
         given = {**self.given, "HEADQUARTERS_REMOTE": source.url}
         environment, said = await self._environment(tree, files, given)
         reading = _Reading(self, source, tree, files, data, given, environment)
-        orders, refused = await reading.orders()
+        orders, signs, refused = await reading.orders()
         remotes, not_remotes = await reading.remotes()
         servers, not_servers = await reading.ldap_servers()
+        tls = pairs(within("ssl", data), time.time())
         return Headquarters(
             source=source,
             commit=commit,
             tree=tree,
             environment=environment,
-            said=said,
+            said=(*said, *(f"ssl/{text}" for text in tls.warnings.values())),
             orders=orders,
             remotes=remotes,
-            refused={**not_servers, **not_remotes, **refused},
+            refused={**_below("ssl", tls.refused), **not_servers, **not_remotes, **refused},
             files=files,
             keys=within("authorized_keys", data),
             known_hosts=data.get("known_hosts", b""),
             bases=within("containers", data),
             beta_groups=beta_groups(data),
             ldap_servers=servers,
+            signs=signs,
+            certificates=tls.certificates,
         )
 
     async def _environment(
@@ -180,20 +187,28 @@ class _Reading:
     given: Mapping[str, str]
     environment: Mapping[str, str]
 
-    async def orders(self) -> tuple[dict[str, StandingOrders], dict[str, str]]:
+    async def orders(
+        self,
+    ) -> tuple[dict[str, StandingOrders], dict[str, Sign], dict[str, str]]:
         read, refused = await _each(directories("orders", self.files), self._orders)
-        alone, shared = apart(read)
-        return alone, {at(path, "orders"): why for path, why in {**refused, **shared}.items()}
+        orders = {path: one for path, one in read.items() if isinstance(one, StandingOrders)}
+        leading = {path: one for path, one in read.items() if isinstance(one, Sign)}
+        alone, shared = apart(orders)
+        signs, astray = _leading(leading, orders)
+        refused = {**refused, **shared, **astray}
+        return alone, signs, {at(path, "orders"): why for path, why in refused.items()}
 
     async def remotes(self) -> tuple[dict[str, Source], dict[str, str]]:
         found, refused = await _each(directories("remote", self.files), self._remote)
         return found, {at(path, "remote"): why for path, why in refused.items()}
 
-    async def ldap_servers(self) -> tuple[dict[str, Ldap], dict[str, str]]:
-        names = [name for name in self.files if str(PurePosixPath(name).parent) == "ldap_servers"]
-        return await _each([name for name in names if not is_document(name)], self._ldap)
+    async def ldap_servers(self) -> tuple[dict[str, LdapServer], dict[str, str]]:
+        there = (PurePosixPath(name) for name in self.files)
+        names = [str(file) for file in there if str(file.parent) == "ldap_servers"]
+        found, refused = await _each([n for n in names if not is_document(n)], self._ldap)
+        return {PurePosixPath(name).name: server for name, server in found.items()}, refused
 
-    async def _orders(self, path: str) -> StandingOrders:
+    async def _orders(self, path: str) -> StandingOrders | Sign:
         check_path(path)
         evaluated = await self._evaluated(at(path, "orders"))
         own = own_files(path, self.files)
@@ -202,7 +217,16 @@ class _Reading:
                 regular(at(path, name), self.files)
         files = {name: self._file(at(path, name)) for name in own if at(path, name) in self.data}
         digest = content(own, evaluated.calls)
-        ordered = standing(path, evaluated, files, digest, headquarters=self.source)
+        ordered = standing(
+            path,
+            evaluated,
+            files,
+            digest,
+            headquarters=self.source,
+            devmode=self.reader.devmode,
+        )
+        if isinstance(ordered, Sign):
+            return ordered
         mine = {name: v for name, v in ordered.environment.items() if name not in WITHHELD}
         return evolve(
             ordered,
@@ -215,12 +239,28 @@ class _Reading:
         evaluated = await self._evaluated(at(path, "remote"))
         return remote_source(path, evaluated, headquarters=self.source)
 
-    async def _ldap(self, name: str) -> Ldap:
+    async def _ldap(self, name: str) -> LdapServer:
         found = (await self._evaluated(name)).environment
         missing = [key for key in ("LDAP_URL", "LDAP_USER", "LDAP_PASSWORD") if key not in found]
         if missing:
             raise Refused(f"{name}: it does not export {', '.join(missing)}")
-        return Ldap(found["LDAP_URL"], found["LDAP_USER"], found["LDAP_PASSWORD"])
+        starttls = found.get("LDAP_STARTTLS", "false").lower()
+        if starttls not in ("true", "false"):
+            raise Refused(f"{name}: LDAP_STARTTLS: {ascii(starttls)[:40]} is not true or false")
+        server = LdapServer(
+            url=found["LDAP_URL"],
+            user=found["LDAP_USER"],
+            password=found["LDAP_PASSWORD"],
+            starttls=starttls == "true",
+            authorities=found.get("LDAP_CA", ""),
+        )
+        from proxy.guard.ldap import admitted  # it takes long to load, and few ships want it
+
+        try:
+            admitted(server)
+        except NotProtected as error:
+            raise Refused(f"{name}: {error}") from None
+        return server
 
     async def _evaluated(self, name: str) -> Evaluated:
         regular(name, self.files)
@@ -236,8 +276,9 @@ def apart(
     """`orders` without those that want a host name or a port that an earlier one has."""
     alone, refused, taken = {}, {}, dict[str, str]()
     for path, one in sorted(orders.items()):
-        exposed = [f"port {port}" for port in one.front.exposed]
-        wanted = [*one.place.hosts, *_published_port(one), *exposed]
+        front = one.front
+        ports = [f"port {port}" for port in (*front.exposed, front.published) if port is not None]
+        wanted = [*one.place.hosts, *(host for host, _ in front.redirects), *ports]
         lost = [name for name in wanted if name in taken]
         if lost:
             refused[path] = f"{at(path, 'orders')}: {at(taken[lost[0]], 'orders')} has {lost[0]}"
@@ -247,9 +288,21 @@ def apart(
     return alone, refused
 
 
-def _published_port(orders: StandingOrders) -> list[str]:
-    port = orders.environment.get("PUBLISH_PORT", "0")
-    return [] if port in ("", "0") else [f"port {port}"]
+def _leading(
+    signs: Mapping[str, Sign], orders: Mapping[str, StandingOrders]
+) -> tuple[dict[str, Sign], dict[str, str]]:
+    """`signs` without those that lead to a service that is not there."""
+    there = {one.service for one in orders.values()}
+    astray = {
+        path: f"{at(path, 'orders')}: publish {sign.service}: there are no orders of that path"
+        for path, sign in signs.items()
+        if sign.service and sign.service not in there
+    }
+    return {path: sign for path, sign in signs.items() if path not in astray}, astray
+
+
+def _below(directory: str, why: Mapping[str, str]) -> dict[str, str]:
+    return {f"{directory}/{name}": f"{directory}/{text}" for name, text in why.items()}
 
 
 def _files_of(directory: Path) -> list[tuple[Path, str]]:

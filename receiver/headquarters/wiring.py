@@ -64,6 +64,7 @@ def put_together(
     aboard = Aboard(
         reactor,
         layout,
+        ship.door,
         PushBack(ship.settings.ship_name, sources.fetch, remote, own),
         Shipscripts(reactor, lambda line: ship.log.info("{line}", line=line)),
         {"PATH": path, "HOME": str(layout.root), "SHIP_NAME": ship.settings.ship_name},
@@ -88,6 +89,7 @@ def put_together(
         Evaluator(reactor, Closed(reactor, layout.closed)),
         ship_files,
         {**DEFAULTS, "SHIP_NAME": ship.settings.ship_name},
+        ship.settings.devmode,
     )
     bringing = Bringing(ship, deploys, sources)
     loop = Loop(ship, sources, reader, bringing, aboard.adopt, lay, pulse)

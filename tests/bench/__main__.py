@@ -12,11 +12,13 @@ from pathlib import Path
 from tests.bench.big import big
 from tests.bench.containers import CONTAINERS
 from tests.bench.flask import flask
+from tests.bench.front import front
 from tests.bench.measure import HEADINGS, Line, shown
 from tests.bench.nothing import nothing
 from tests.bench.pulse import pulse
 from tests.bench.scene import Scene, scene
 from tests.bench.start import start
+from tests.bench.thousand import thousand
 
 Comparison = Callable[[Scene], Iterator[Line]]
 
@@ -26,6 +28,8 @@ COMPARISONS: dict[str, Comparison] = {
     "big": big,
     "start": start,
     "pulse": pulse,
+    "front": front,
+    "thousand": thousand,
     **CONTAINERS,
 }
 

@@ -98,6 +98,7 @@ class App(Factory):
     held: list[Wire] = field(factory=list)
     lost: int = 0
     listening: Any = None
+    proxy: Any = None
 
     def buildProtocol(self, addr: object) -> Wire:
         return Wire(self)
@@ -151,6 +152,25 @@ class App(Factory):
             b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n"
         )
         self.held.append(wire)
+
+    def on_cookies(self, wire: Wire, request: Request) -> None:
+        wire.reply(b"taken", "Set-Cookie: app=1")
+
+    def on_count(self, wire: Wire, request: Request) -> None:
+        wire.reply(str(wire.requests).encode(), "Content-Type: text/plain")
+
+    def on_hsts(self, wire: Wire, request: Request) -> None:
+        wire.reply(b"", "Strict-Transport-Security: max-age=1")
+
+    def on_private(self, wire: Wire, request: Request) -> None:
+        wire.reply(b"mine", "Cache-Control: private")
+
+    def on_sharing(self, wire: Wire, request: Request) -> None:
+        wire.reply(
+            b"{}",
+            "Access-Control-Allow-Origin: https://the.app",
+            "Access-Control-Allow-Credentials: true",
+        )
 
     def on_break(self, wire: Wire, request: Request) -> None:
         wire.close()

@@ -14,8 +14,10 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from proxy.control import table_text
-from proxy.render import Instance, lua, render
-from proxy.routes import Backend, InvalidRoute, Route, RouteTaken, Structure
+from proxy.directives import ALLOWED, directives
+from proxy.render import Instance, generation_files
+from proxy.routes import Backend, InvalidRoute, Route, RouteTaken
+from proxy.structure import Structure
 
 HOSTILE = (
     "",
@@ -97,6 +99,66 @@ class GrammarTests(SynchronousTestCase):
             with self.assertRaises(InvalidRoute):
                 Backend("a", "127.0.0.1", port)
 
+    def test_what_orders_say_is_refused_by_name(self) -> None:
+        """What is hostile, or the proxy's own to say, is refused in every field, in one line."""
+        for field, values in {
+            "port": (0, 65536, True, "80", -1),
+            "redirects": ((("a b", "https://x"),), (("a", "javascript:x"),), (("a", "http://x y"),),
+                (("a", 'https://x/"'),), (("a", "https://x/\\"),), (("a",),), (("a", "https://x\n"),)),
+            "request_headers": ((("Host", "x"),), (("x-identity", "x"),), (("JWT-role", "x"),),
+                (("X-Forwarded-For", "x"),), (("a b", "x"),), (("a", "x\r\ny: z"),), (("a", "é"),),
+                (("", "x"),), (("a", "x\x00"),), (("Content-Length", "1"),), (("x-user", "root"),)),
+            "response_headers": ((("Transfer-Encoding", "x"),), (("a:", "x"),), (("a", "x\ny"),),
+                (("X-Starphleet-Service", "x"),)),
+            "origins": (("https://x/",), ("x",), ("https://a b",), ("null",), ("https://x\n",)),
+            "identity_header": ("", "a b", "X_User", "Host", "cookie", "Authorization", "x:y",
+                "Content-Type", "X-Forwarded-For", "Sec-Fetch-Site", "x" * 65, "x\n"),
+            "locations": ("include /etc/passwd;", "gzip on; } location / {", "allow all;",
+                "proxy_pass http://evil;", "access_by_lua_block x;", "satisfy any;", "gzip $x;",
+                "auth_basic off;", "add_header X-A b;", "proxy_set_header X-Identity root;",
+                "root /;", "return 200;", "rewrite ^ /;", "error_page 401 /;", "gzip", "set $a b;",
+                "proxy_cache_key x;", "proxy_store on;", "mirror /x;", "gzip on\x00;", 'gzip "on',
+                "proxy_hide_header X-A;", "expires modified 1d;", "é off;", "access_log /etc/x;"),
+        }.items():  # fmt: skip
+            for value in values:
+                given: dict[str, Any] = {"identity_header": "x-user", field: value}
+                with self.assertRaises(InvalidRoute, msg=f"{field} {value!r}") as caught:
+                    Route("a", (), "/a/", **given)
+                self.assertNotIn("\n", str(caught.exception))
+
+    def test_paths_of_the_ship(self) -> None:
+        """No route, and nothing below it, can be where the ship itself answers."""
+        for path in ("/starphleet/", "/starphleet/hooks/", "/.well-known/acme-challenge/x/"):
+            with self.assertRaises(InvalidRoute):
+                Route("a", (), path)
+
+    def test_names_within_one_route(self) -> None:
+        """A route does not lead two ways from one name, and needs a path to be cached at."""
+        for wrong in (
+            {"hosts": ("a",), "redirects": (("a", "https://x"),)},
+            {"hosts": (), "redirects": (("b", "https://x"), ("b", "https://y"))},
+        ):
+            with self.assertRaises(InvalidRoute):
+                Route(service="a", path="/a/", **wrong)
+        with self.assertRaises(InvalidRoute):
+            Route("a", ("a",), "", cached=True)
+        self.assertEqual(Route("a", (), "", port=80).ways, ("port 80",))
+
+    def test_directives_mean_what_they_say(self) -> None:
+        """Directives are written anew from their words: comments go, quotes stay safe."""
+        text = """gzip on;# a }
+          sub_filter 'say "hi"' "it's" ;
+          proxy_cookie_path / "/a b/"; ; expires max;"""
+        self.assertEqual(
+            [directive.text for directive in directives(text)],
+            [
+                "gzip on;",
+                'sub_filter \'say "hi"\' "it\'s";',
+                'proxy_cookie_path / "/a b/";',
+                "expires max;",
+            ],
+        )
+
     def test_route_needs_a_way_in(self) -> None:
         """A route without host and path is refused, and so is a host named twice."""
         for hosts in ((), ("a.localhost", "a.localhost")):
@@ -149,6 +211,8 @@ class InjectionTests(SynchronousTestCase):
             for arguments in ((service, (), "/p/"), ("s", (host,), ""), ("s", (), f"/{path}/")):
                 with contextlib.suppress(InvalidRoute):
                     taken.add(Route(*arguments))
+            with contextlib.suppress(InvalidRoute):  # a location of its own for each path
+                taken.add(Route("s", (), f"/{path}/", locations="gzip off;"))
 
         collect()
         self.assertGreater(len(taken), 20)
@@ -158,17 +222,47 @@ class InjectionTests(SynchronousTestCase):
         }
         self.assertEqual(self.said_of(Structure(apart)), "")
 
+    def test_directives_stay_where_they_are(self) -> None:
+        """Whatever passes as directives is inside its location: nginx takes it, or objects to a
+        word of it, and never to what comes after."""
+        taken: set[str] = set()
+        words = st.one_of(st.sampled_from([*sorted(ALLOWED), ";", "on", "1k", " ", "\n"]), pieces)
+
+        @settings(max_examples=600, deadline=None, database=None)
+        @given(
+            text=st.lists(words, max_size=8).map(" ".join), name=st.sampled_from(sorted(ALLOWED))
+        )
+        def collect(text: str, name: str) -> None:
+            for each in (text, f"{name} {text};"):
+                with contextlib.suppress(InvalidRoute):
+                    taken.add(" ".join(d.text for d in directives(each)))
+
+        collect()
+        self.assertGreater(len(taken), 20)
+        for text in taken:
+            for directive in directives(text):
+                self.assertIn(directive.name, ALLOWED)
+                self.assertEqual(directives(directive.text), (directive,))
+        for text in sorted(taken)[:: max(1, len(taken) // 20)]:
+            route = Route("s", (), "/p/", locations=text)
+            said = self.said_of(Structure({"s": route}))
+            self.assertNotRegex(
+                said, "unexpected|unknown directive|not terminated|not allowed here"
+            )
+
     def test_injection_would_be_seen(self) -> None:
         """The check above is worth something: a name past the grammar does break nginx."""
-        route = Route("a", ("b",), "/c/")
-        object.__setattr__(route, "path", "/c/ } evil;/")
-        self.assertIn("emerg", self.said_of(Structure({"a": route})))
+        for name, value in (("hosts", ("b } evil;",)), ("path", "/c/ } evil;/")):
+            route = Route("a", ("b",), "/c/", locations="gzip off;")
+            object.__setattr__(route, name, value)
+            self.assertIn("emerg", self.said_of(Structure({"a": route})))
 
     def said_of(self, structure: Structure) -> str:
         directory = self.prefix / "generations" / "1"
         directory.mkdir(parents=True, exist_ok=True)
-        (directory / "starphleet.lua").write_text(lua())
-        (directory / "nginx.conf").write_text(render(self.instance, structure, 1))
+        for name, text in generation_files(self.instance, structure, 1).items():
+            assert isinstance(text, str)
+            (directory / name).write_text(text)
         argv = ["nginx", "-p", str(self.prefix), "-e", "logs/error.log", "-t", "-q"]
         done = subprocess.run(
             [*argv, "-c", "generations/1/nginx.conf"], capture_output=True, text=True, check=False

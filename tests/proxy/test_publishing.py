@@ -16,7 +16,7 @@ from proxy.engine import Patience
 from proxy.files import Generations
 from proxy.routes import ProxyError
 from tests.proxy.reactor import run, until
-from tests.proxy.world import ProxyCase, route
+from tests.proxy.world import ProxyCase, public, route
 
 
 def objecting_to(word: str) -> Run:
@@ -75,7 +75,7 @@ class PublishTests(ProxyCase):
         app = self.app("hello")
         proxy = self.proxy(run=objecting_to("rotten"))
         table = {route(name): app.backend for name in ("one", "rotten", "two")}
-        self.assertEqual(list(await proxy.start(table)), ["rotten"])
+        self.assertEqual(list(await proxy.start(public(table))), ["rotten"])
         for name, status in (("one", 200), ("two", 200), ("rotten", 404)):
             self.assertEqual((await self.fetch(f"/~{name}/")).status, status)
 
@@ -83,8 +83,8 @@ class PublishTests(ProxyCase):
         """When no worker takes the new configuration, publish fails and the old one is current."""
         app = self.app("hello")
         await self.started(app)
-        hasty = self.proxy(patience=Patience(verify=0.3, parting=0.0))
-        await hasty.start({route("hello"): app.backend})
+        hasty = self.proxy(patience=Patience(verify=0.3, parting=0.0, apart=0.0))
+        await hasty.start(public({route("hello"): app.backend}))
         before = (self.prefix / "current").readlink()
         master = await self.master()
         os.kill(master, signal.SIGSTOP)
@@ -104,7 +104,7 @@ class PublishTests(ProxyCase):
         """When the disk is full, a publish fails in one line that says so; the rest is served."""
         blue, green = self.app("blue"), self.app("green")
         proxy = self.proxy()
-        await proxy.start({route("hello"): blue.backend})
+        await proxy.start(public({route("hello"): blue.backend}))
 
         def full(*_: object) -> None:
             raise OSError(errno.ENOSPC, "No space left on device")
@@ -141,7 +141,7 @@ class PublishTests(ProxyCase):
         app = self.app("hello")
         proxy = self.proxy()
         table = {route(f"s{n}"): app.backend for n in range(1000)}
-        self.assertEqual(await proxy.start(table), {})
+        self.assertEqual(await proxy.start(public(table)), {})
         for n in (0, 500, 999):
             self.assertEqual((await self.fetch(f"/~s{n}/")).status, 200)
             self.assertEqual((await self.fetch("/", host=f"s{n}.localhost")).status, 200)

@@ -9,7 +9,7 @@ import psutil
 from proxy.routes import Backend, Route
 from tests.proxy.app import App
 from tests.proxy.reactor import free_port, until
-from tests.proxy.world import ProxyCase, route
+from tests.proxy.world import ProxyCase, public, route
 
 ODD_PATHS = (
     "/",
@@ -64,7 +64,7 @@ class PathTests(ProxyCase):
         proxy = self.proxy()
         paths = {"/": root, "/a/": inner, "/a/b/": deep}
         table = {route(a.name).__class__(a.name, (), p): a.backend for p, a in paths.items()}
-        self.assertEqual(await proxy.start(table), {})
+        self.assertEqual(await proxy.start(public(table)), {})
         for target, name, seen in (
             ("/x?y", "root", "/x?y"),
             ("/a/x", "inner", "/x"),
@@ -262,7 +262,7 @@ class PageTests(ProxyCase):
     async def test_refused_connection_is_a_restart(self) -> None:
         """When nothing listens in the container, a 502 says that the service is being restarted."""
         proxy = self.proxy()
-        await proxy.start({route("hello"): Backend("hello.1", "127.0.0.1", free_port())})
+        await proxy.start(public({route("hello"): Backend("hello.1", "127.0.0.1", free_port())}))
         answer = await self.fetch("/~hello/", headers=[("Accept", "text/html")])
         self.assertEqual(answer.status, 502)
         self.assertIn("hello is being restarted", answer.text)

@@ -9,11 +9,11 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from proxy.engine import Patience
 from proxy.nginx import Proxy
-from proxy.processes import Family, Nginx, ended, family, find
+from proxy.processes import Family, Process, ended, family, find
 from proxy.routes import Backend, ProxyError, Route
 from tests.proxy.load import Load
 from tests.proxy.reactor import reactor, until
-from tests.proxy.world import ProxyCase, route
+from tests.proxy.world import ProxyCase, public, route
 
 
 def alive(pid: int) -> bool:
@@ -31,7 +31,7 @@ class SurvivalTests(ProxyCase):
         await load.begin(self.port, "/~hello/", 5)
         for backend in (blue.backend, green.backend):
             successor = self.proxy()
-            self.assertEqual(await successor.start({hello: backend}), {})
+            self.assertEqual(await successor.start(public({hello: backend})), {})
             answer = await self.fetch("/~hello/")
             self.assertEqual(answer.json["app"], backend.container)
         _, failures = await load.end()
@@ -45,7 +45,7 @@ class SurvivalTests(ProxyCase):
         app = self.app("hello")
         await self.started_with({route("old"): app.backend, route("same"): app.backend})
         master = await self.master()
-        await self.proxy().start({route("same"): app.backend, route("new"): app.backend})
+        await self.proxy().start(public({route("same"): app.backend, route("new"): app.backend}))
         for name, status in (("old", 404), ("same", 200), ("new", 200)):
             self.assertEqual((await self.fetch(f"/~{name}/")).status, status)
         self.assertEqual(await self.master(), master)
@@ -88,7 +88,7 @@ class SurvivalTests(ProxyCase):
     async def test_stop_ends_orphans(self) -> None:
         """Workers of a killed master that still hold a stream end with `stop`, too."""
         app = self.app("hello")
-        proxy = await self.started(app, patience=Patience(verify=20.0, stop=0.2))
+        proxy = await self.started(app, patience=Patience(verify=20.0, stop=0.2, apart=0.0))
         client = await self.client()
         await client.ask("/~hello/events")
         await until(lambda: app.held, "stream to open")
@@ -114,14 +114,14 @@ class SurvivalTests(ProxyCase):
         await self.started(app)
         (self.prefix / "control" / "socket").unlink()
         master = await self.master()
-        await self.proxy().start({route("hello"): app.backend})
+        await self.proxy().start(public({route("hello"): app.backend}))
         self.assertFalse(alive(master))
         self.assertEqual((await self.fetch("/~hello/")).status, 200)
 
     async def test_stop_ends_everything(self) -> None:
         """After stop no process of this prefix is left, even with a stream open; start works."""
         app = self.app("hello")
-        proxy = await self.started(app, patience=Patience(verify=20.0, stop=0.2))
+        proxy = await self.started(app, patience=Patience(verify=20.0, stop=0.2, apart=0.0))
         client = await self.client()
         await client.ask("/~hello/events")
         await until(lambda: app.held, "stream to open")
@@ -129,12 +129,12 @@ class SurvivalTests(ProxyCase):
         self.assertEqual(self.family().all, ())
         with self.assertRaisesRegex(ProxyError, "not started"):
             await proxy.publish(route("hello"), app.backend)
-        await proxy.start({route("hello"): app.backend})
+        await proxy.start(public({route("hello"): app.backend}))
         self.assertEqual((await self.fetch("/~hello/")).status, 200)
 
     async def started_with(self, table: dict[Route, Backend]) -> Proxy:
         proxy = self.proxy()
-        self.assertEqual(await proxy.start(table), {})
+        self.assertEqual(await proxy.start(public(table)), {})
         return proxy
 
     def family(self) -> Family:
@@ -162,13 +162,13 @@ class SurvivalTests(ProxyCase):
 class ProcessTests(SynchronousTestCase):
     def test_family(self) -> None:
         """The pid file says who the master is; who is neither it nor its child has lost his."""
-        master, worker, orphan = Nginx(10, 1, 1.0), Nginx(11, 10, 2.0), Nginx(9, 1, 3.0)
+        master, worker, orphan = Process(10, 1, 1.0), Process(11, 10, 2.0), Process(9, 1, 3.0)
         found = family([orphan, worker, master], 10)
         self.assertEqual((found.master, found.orphans), (master, (orphan,)))
 
     def test_without_master(self) -> None:
         """A worker is never taken for the master, however young it is."""
-        orphan = Nginx(9, 1, 3.0)
+        orphan = Process(9, 1, 3.0)
         for pid in (0, 10):
             found = family([orphan], pid)
             self.assertEqual((found.master, found.orphans), (None, (orphan,)))

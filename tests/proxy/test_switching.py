@@ -10,7 +10,7 @@ from proxy.engine import Patience
 from proxy.routes import Backend, ProxyError, Route, RouteTaken
 from tests.proxy.load import Load
 from tests.proxy.reactor import free_port, until
-from tests.proxy.world import ProxyCase, route
+from tests.proxy.world import ProxyCase, public, route
 
 SWITCHES = 100
 
@@ -22,7 +22,7 @@ class SwitchTests(ProxyCase):
         backends = [Backend(f"c{n}", "127.0.0.1", ports[n % 2]) for n in range(SWITCHES + 1)]
         hello = route("hello")
         proxy = self.proxy()
-        await proxy.start({hello: backends[0]})
+        await proxy.start(public({hello: backends[0]}))
         before = await self.workers()
         load = Load()
         await load.begin(self.port, "/~hello/", 20)
@@ -42,7 +42,7 @@ class SwitchTests(ProxyCase):
     async def test_reloading_under_load_loses_nothing(self) -> None:
         """Five reloads for other services under 20 busy keep-alive clients: no failure."""
         app = self.app("hello")
-        proxy = await self.started(app, patience=Patience(parting=0.5))
+        proxy = await self.started(app, patience=Patience(parting=0.5, apart=0.0))
         before = await self.workers()
         load = Load()
         await load.begin(self.port, "/~hello/", 20)
@@ -57,7 +57,7 @@ class SwitchTests(ProxyCase):
         """A route that is known is switched by the same workers."""
         blue, green = self.app("blue"), self.app("green")
         proxy = self.proxy()
-        await proxy.start({route("hello"): blue.backend})
+        await proxy.start(public({route("hello"): blue.backend}))
         before = await self.workers()
         await proxy.publish(route("hello"), green.backend)
         self.assertEqual((await self.fetch("/~hello/")).json["app"], "green")
@@ -97,7 +97,7 @@ class SwitchTests(ProxyCase):
         app = self.app("hello")
         proxy = self.proxy()
         hosts = ("default", "hostnames", "include", "new", "volatile", "n", "r", "t")
-        await proxy.start({Route("hello", hosts, ""): app.backend})
+        await proxy.start(public({Route("hello", hosts, ""): app.backend}))
         for host in hosts:
             self.assertEqual((await self.fetch("/", host=host)).json["app"], "hello")
         self.assertEqual((await self.fetch("/", host="unknown")).status, 404)
@@ -108,7 +108,7 @@ class DrainTests(ProxyCase):
         """What is open to the old container is counted until it ends, on new and old workers."""
         blue, green = self.app("blue"), self.app("green")
         proxy = self.proxy()
-        await proxy.start({route("hello"): blue.backend})
+        await proxy.start(public({route("hello"): blue.backend}))
         poll, socket, stream = [await self.client() for _ in range(3)]
         await poll.ask("/~hello/hold")
         await socket.ask("/~hello/socket", "Upgrade: websocket", "Connection: Upgrade")

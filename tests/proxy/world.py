@@ -6,17 +6,19 @@ import os
 import shutil
 import signal
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import psutil
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.trial.unittest import TestCase
 
 from proxy.engine import Patience
 from proxy.nginx import Proxy
-from proxy.routes import Route
+from proxy.protection import Protection
+from proxy.routes import Backend, Route
 from tests.proxy.app import App
 from tests.proxy.client import Answer, Client, fetch
 from tests.proxy.reactor import free_port, reactor, run, until
@@ -24,6 +26,11 @@ from tests.proxy.reactor import free_port, reactor, run, until
 
 def route(name: str, *hosts: str) -> Route:
     return Route(name, hosts or (f"{name}.localhost",), f"/~{name}/")
+
+
+def public(table: Mapping[Route, Backend]) -> dict[Route, tuple[Backend, Protection]]:
+    """A table of services that anybody may use."""
+    return {leading: (backend, Protection()) for leading, backend in table.items()}
 
 
 class ProxyCase(TestCase):
@@ -45,7 +52,7 @@ class ProxyCase(TestCase):
             "run": run,
             "ship": "enterprise.example",
             "workers": 2,
-            "patience": Patience(verify=20.0, stop=2.0, parting=0.02),
+            "patience": Patience(verify=20.0, stop=2.0, parting=0.02, apart=0.0),
         }
         proxy = Proxy(self.reactor, self.prefix, **{**given, **options})
         self.addCleanup(self.stop, proxy)
@@ -57,7 +64,7 @@ class ProxyCase(TestCase):
     async def started(self, *apps: App, **options: Any) -> Proxy:
         """A started proxy that has each app at `NAME.localhost` and `/~NAME/`."""
         proxy = self.proxy(**options)
-        refused = await proxy.start({route(app.name): app.backend for app in apps})
+        refused = await proxy.start(public({route(app.name): app.backend for app in apps}))
         self.assertEqual(refused, {})
         return proxy
 
@@ -67,7 +74,7 @@ class ProxyCase(TestCase):
         return app
 
     async def close(self, app: App) -> None:
-        await app.listening.stopListening()
+        await maybeDeferred(app.listening.stopListening)  # closed already: None
         for wire in list(app.wires):
             wire.abort()
         await until(lambda: not app.wires, "connections of the app to end")
@@ -94,5 +101,5 @@ class ProxyCase(TestCase):
         self.addCleanup(client.close)
         return client
 
-    def fetch(self, target: str, **options: Any) -> Deferred[Answer]:
-        return fetch(self.port, target, **options)
+    def fetch(self, target: str, *, at: int | None = None, **options: Any) -> Deferred[Answer]:
+        return fetch(at or self.port, target, **options)

@@ -10,7 +10,7 @@ from hooks.errors import Refused
 from hooks.layout import Layout
 from hooks.repository import Repository
 from hooks.settings import Settings, git_address, route, url
-from hooks.standing import UNPUBLISHED, Place
+from hooks.standing import UNPUBLISHED, Front, Place
 from proxy.routes import Route
 from receiver import keyring
 from receiver.config import load
@@ -76,17 +76,18 @@ class Config(SynchronousTestCase):
         """At its path on every host, or at its own hosts alone; an unpublished one is nowhere."""
         ship = self.load()
         at_path, named = Place("/a/b/", ()), Place("", ("www.example.com",))
-        self.assertEqual(route(ship, "/a/b", at_path), Route("/a/b", (), "/a/b/"))
+        self.assertEqual(route(ship, "/a/b", at_path, Front()), Route("/a/b", (), "/a/b/"))
         self.assertEqual(url(ship, "/a/b", at_path), "http://localhost:8080/a/b/")
         self.assertEqual(url(ship, "/w", named), "http://www.example.com:8080/")
-        self.assertIsNone(route(ship, "/w", UNPUBLISHED))
+        self.assertIsNone(route(ship, "/w", UNPUBLISHED, Front()))
         self.assertEqual(url(ship, "/w", UNPUBLISHED), "")
 
     def test_both_routes_exist_where_they_can(self) -> None:
         """An address cannot carry a name in front, everything else does."""
         by_name = Route("app", ("app.localhost",), "/~app/")
-        self.assertEqual(route(Settings(), "app", None), by_name)
-        self.assertEqual(route(Settings(host="10.0.0.1"), "app", None), Route("app", (), "/~app/"))
+        self.assertEqual(route(Settings(), "app", None, Front()), by_name)
+        by_path = Route("app", (), "/~app/")
+        self.assertEqual(route(Settings(host="10.0.0.1"), "app", None, Front()), by_path)
         self.assertEqual(git_address(Settings(ssh_port=22)), "ssh://git@localhost")
 
 

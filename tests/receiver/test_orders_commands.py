@@ -10,6 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from hooks.errors import Refused
 from hooks.standing import UNPUBLISHED, File, Place, Source, StandingOrders
+from proxy.protection import Sign
 from receiver.headquarters.commands import (
     USAGES,
     check_path,
@@ -34,6 +35,14 @@ def said(*lines: str, **environment: str) -> Evaluated:
 def orders(
     *lines: str, path: str = "shop", files: Mapping[str, File] | None = None, **environment: str
 ) -> StandingOrders:
+    found = read(*lines, path=path, files=files, **environment)
+    assert isinstance(found, StandingOrders)
+    return found
+
+
+def read(
+    *lines: str, path: str = "shop", files: Mapping[str, File] | None = None, **environment: str
+) -> StandingOrders | Sign:
     evaluated = said(*lines, **environment)
     return standing(path, evaluated, files or {}, "digest", headquarters=HERE)
 
@@ -70,17 +79,16 @@ class Commands(SynchronousTestCase):
             f"autodeploy {CODE}",
             "expose 43000",
             "beta beep /other",
-            "publish alias",
             "redirect old.example.com https://example.com/x?y=1",
             "redirect_to older.example.com http://example.com",
             "add_header X-Team a b",
             "add_response_header X-Frame DENY",
             "enable_cache_endpoint",
             "log_to_stderr",
+            "nginx_location_configs proxy_read_timeout 5s;",
         ).front
         self.assertEqual(found.exposed, (43000,))
         self.assertEqual(found.betas, (("beep", "/other/"),))
-        self.assertEqual(found.aliases, ("/alias/",))
         self.assertEqual(
             found.redirects,
             (
@@ -90,7 +98,8 @@ class Commands(SynchronousTestCase):
         )
         self.assertEqual(found.request_headers, (("X-Team", "a b"),))
         self.assertEqual(found.response_headers, (("X-Frame", "DENY"),))
-        self.assertTrue(found.cached and found.log_to_stderr)
+        self.assertTrue(found.cached and found.to_stderr)
+        self.assertEqual(found.locations, "proxy_read_timeout 5s;")
         self.assertTrue(orders(f"autodeploy {CODE}", "stop_before_autodeploy").stop_first)
 
     def test_wrong_words_are_refused_by_line(self) -> None:
@@ -127,22 +136,61 @@ class Commands(SynchronousTestCase):
             self.assertTrue(text.startswith("shop/orders:2: "), (line, text))
             self.assertIn(told, text, line)
 
-    def test_protection_that_cannot_be_given_is_no_hole(self) -> None:
-        """Orders that ask for a login, by mode, password or files, are refused; ones that ask for
-        nothing are public with a warning."""
-        for mode in ("htpasswd", "jwt", "ldap", "anything"):
-            self.assertIn("cannot give yet", self.refused(SECURITY_MODE=mode))
-        self.assertIn("cannot give yet", self.refused(SECURITY_MODE="", HTPASSWD="a:b"))
-        for name in (".htpasswd", "team.acl"):
-            with self.assertRaisesRegex(Refused, "cannot give yet"):
-                orders(f"autodeploy {CODE}", files={name: File(b"", False)}, SECURITY_MODE="")
+    def test_protection_that_is_not_whole_is_no_hole(self) -> None:
+        """Orders that ask for a login are refused when a setting of it is missing, which is named;
+        ones that ask for nothing are public with a warning."""
+        for mode, missing in [("htpasswd", "HTPASSWD"), ("jwt", "JWT_"), ("ldap", "LDAP_SERVER")]:
+            self.assertIn(missing, self.refused(SECURITY_MODE=mode))
+        self.assertIn("SECURITY_MODE", self.refused(SECURITY_MODE="anything"))
+        with self.assertRaisesRegex(Refused, "^shop/orders: .*team.acl|^shop/orders: .*ACL"):
+            orders(f"autodeploy {CODE}", files={"team.acl": File(b"ann")}, SECURITY_MODE="")
         open_to_all = orders(f"autodeploy {CODE}", SECURITY_MODE="")
         self.assertIn("public", open_to_all.warnings[0])
         self.assertEqual(orders(f"autodeploy {CODE}").warnings, ())
 
+    def test_what_protects(self) -> None:
+        """A variable or a file beside the orders makes a service ask for a password."""
+        line = "ann:$apr1$6.HIGFdD$F8pMcYxtQu8yN1Jf6CNtG/"
+        by_variable = orders(f"autodeploy {CODE}", SECURITY_MODE="", HTPASSWD=line)
+        files = {".htpasswd": File(f"{line}\n".encode()), "docs/.htpasswd": File(b"bob:x\n")}
+        by_file = orders(f"autodeploy {CODE}", SECURITY_MODE="", files=files)
+        for found in (by_variable, by_file):
+            self.assertEqual(found.front.protection.mode, "htpasswd")
+            self.assertEqual(list(found.front.protection.users), ["ann"])
+            self.assertEqual(found.warnings, ())
+
+    def test_ports_and_origins(self) -> None:
+        """A port of its own and pages that may ask are settings; what is none is refused."""
+        found = orders(f"autodeploy {CODE}", PUBLISH_PORT="9000", CORS_ORIGINS="https://a.b, *")
+        self.assertEqual((found.front.published, found.front.origins), (9000, ("https://a.b", "*")))
+        self.assertIsNone(orders(f"autodeploy {CODE}", PUBLISH_PORT="0").front.published)
+        for name, value in [
+            ("PUBLISH_PORT", "http"), ("PUBLISH_PORT", "70000"), ("PUBLISH_PORT", "080"),
+            ("CORS_ORIGINS", "example.com"), ("CORS_ORIGINS", 'https://a";'),
+        ]:  # fmt: skip
+            self.assertRegex(self.refused(**{name: value}), f"^shop/orders: {name}: ")
+
+    def test_signs(self) -> None:
+        """Orders may only say where a path leads: to another service, a path or a URL; nothing
+        else can be said beside that."""
+        self.assertEqual(read("publish a/b"), Sign("/shop/", service="/a/b"))
+        self.assertEqual(read("publish /"), Sign("/shop/", service="/"))
+        self.assertEqual(read("redirect_to_service /x", path=""), Sign("/", url="/x/"))
+        url = "https://example.com/y"
+        self.assertEqual(read(f"redirect_to_service {url}"), Sign("/shop/", url=url))
+        for lines in (
+            ("publish x", f"autodeploy {CODE}"), ("publish x", "unpublished"),
+            ("publish x", "publish y"), ("publish x", "redirect_to_service y"),
+            ("publish x", "expose 4000"), ("publish x", "proxy_for a.b"),
+        ):  # fmt: skip
+            with self.assertRaisesRegex(Refused, "leads elsewhere", msg=str(lines)):
+                read(*lines)
+        with self.assertRaisesRegex(Refused, "team.acl would not count"):
+            read("publish x", files={"team.acl": File(b"ann")})
+
     def test_orders_that_order_nothing(self) -> None:
         """Without a source and not unpublished there is nothing to deploy, and that is said."""
-        for lines in ((), ("expose 5000",), ("publish x",), ("redirect_to_service /x",)):
+        for lines in ((), ("expose 5000",)):
             with self.assertRaisesRegex(Refused, "^shop/orders: "):
                 orders(*lines)
 

@@ -152,7 +152,7 @@ class Refusals(ReadingCase):
         )
         self.assertEqual(sorted(found.orders), [f"s{n}" for n in range(5)])
         self.assertEqual(found.remotes, {"d": Source("https://example.com/data")})
-        self.assertEqual(set(found.ldap_servers), {"ldap_servers/good"})
+        self.assertEqual(set(found.ldap_servers), {"good"})
         told = {
             "bad/orders": "bad/orders:2: ",
             "worse/orders": "worse/orders:2: syntax error",

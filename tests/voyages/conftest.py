@@ -20,11 +20,15 @@ ON_LOOPBACK = {"test_elsewhere"}
 """Those whose builds fetch from the host's loopback, which a container has no way to."""
 
 
+BEFORE_SERVICES = {"test_browser", "test_certificates"}
+"""Those about what stands before a service, whatever it runs in."""
+
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Each voyage is made under both runtimes; one after the other within what shares a ship."""
     package, _, name = metafunc.module.__name__.rpartition(".")
     runtimes = ["lxc"] if name in CONTAINERS else ["process", "lxc"]
-    if os.geteuid() == 0 and name not in ON_LOOPBACK:
+    if os.geteuid() == 0 and name not in ON_LOOPBACK | BEFORE_SERVICES:
         shared = package.endswith("advisories")
         scope: Literal["package", "module"] = "package" if shared else "module"
         metafunc.parametrize("runtime", runtimes, indirect=True, scope=scope)

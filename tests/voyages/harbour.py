@@ -138,6 +138,7 @@ class Harbour:
             "STARPHLEET_ROOT": str(self.root),
             "STARPHLEET_SSH_PORT": str(self.ssh_port),
             "STARPHLEET_HTTP_PORT": str(self.http_port),
+            "STARPHLEET_HTTPS_PORT": "0",
             "STARPHLEET_SERVICE_PORTS": self._service_ports(),
             "STARPHLEET_RUNTIME": self.runtime,
             **self.settings,

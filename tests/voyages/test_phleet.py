@@ -121,7 +121,8 @@ def test_killed_at_any_step_of_an_ordered_deploy(harbour: Harbour, words: str) -
     harbour.kill()
     assert harbour.get(path(harbour, "step/")).text in ("old", "new")
     harbour.up()
-    wait_for(harbour, "step/", "new")
+    # Killed once it was recorded, and before that was said: then nothing more is.
+    until(lambda: says(harbour, "step/", "new"), "the new one serves")
     until(lambda: len(containers(harbour, "step")) == 1, "one container is left")
 
 

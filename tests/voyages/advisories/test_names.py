@@ -133,9 +133,7 @@ def test_only_git_verbs(harbour: Harbour) -> None:
     for words in (*BAD_COMMANDS, behind, behind.replace(";", " &&"), behind.replace(";", "\n")):
         said = command(harbour, words)
         assert said.status == 1, (words, said.text)
-        assert "is not for this account; it takes git push, git fetch and hq wait" in said.text, (
-            words
-        )
+        assert "is not for this account" in said.text, words
     assert subprocess.run(
         ["scp", *harbour.ssh[1:], "-P", str(harbour.ssh_port), "git@localhost:/etc/passwd", "."],
         cwd=harbour.home, capture_output=True, check=False,
