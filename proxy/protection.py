@@ -21,7 +21,8 @@ class Jwt:
 
     They are verified with `secret` (HMAC) or with the keys at `jwks_url`, one of them, and only by
     `algorithms`. Whoever has none is sent to `site`. `roles`: any will do when there are none.
-    `lifetime` is that of a cookie, `oldest` how long ago a token may have been issued.
+    `lifetime` is that of a cookie, `oldest` how long ago a token may have been issued. `audience`
+    and `issuer` are what a token has to say of itself, unless they are "".
     """
 
     site: str
@@ -33,6 +34,8 @@ class Jwt:
     roles: tuple[str, ...] = ()
     lifetime: int = 3600
     oldest: int = 48 * 3600
+    audience: str = ""
+    issuer: str = ""
 
 
 @frozen

@@ -27,6 +27,7 @@ from proxy.guard.server import site
 
 LOG_LIMIT = 10_000_000  # bytes, and as many of the one before
 BACKLOG = 512
+THREADS = 64  # directories that say nothing must not keep passwords waiting
 
 
 def main(argv: Sequence[str]) -> int:
@@ -89,6 +90,7 @@ def _open(prefix: Path, key: bytes, listening: socket.socket, log: Path) -> Any:
     file: Any = LogFile(log.name, str(log.parent), LOG_LIMIT, maxRotatedFiles=1)
     globalLogBeginner.beginLoggingTo([textFileLogObserver(file)], redirectStandardIO=False)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    reactor.suggestThreadPoolSize(THREADS)
     checker = Checker(store.Reader(prefix), key, verify)
     reactor.adoptStreamPort(listening.fileno(), socket.AF_UNIX, site(checker))
     (store.place(prefix) / "socket").chmod(0o600)  # Twisted has opened it for everybody

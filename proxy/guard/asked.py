@@ -14,6 +14,7 @@ from attrs import field, frozen
 from proxy.guard.pages import page
 
 KEPT = 5  # seconds that nginx may remember a yes
+MOST_COOKIES = 4  # of one name that are looked at
 REALM = 'Basic realm="Forbidden!", charset="UTF-8"'
 
 
@@ -58,11 +59,11 @@ class Asked:
         kind, _, token = self.authorization.partition(" ")
         return token.strip() if kind.lower() == "bearer" else ""
 
-    def cookie(self, name: str) -> str:
-        """The cookie of that name; "" for none, and for several: who knows which is whose."""
+    def cookies(self, name: str) -> list[str]:
+        """The first few cookies of that name: one for the host and one for its domain may be."""
         parts = (part.strip().partition("=") for part in self.headers.get("cookie", "").split(";"))
         found = [value.strip('"') for key, equals, value in parts if equals and key == name]
-        return found[0] if len(found) == 1 else ""
+        return found[:MOST_COOKIES]
 
     @property
     def by_page(self) -> bool:

@@ -38,7 +38,8 @@ class Checker:
     clock: Callable[[], float] = time.time
     _passwords: Passwords = field(factory=Passwords)
     _slowing: Slowing = field(factory=Slowing)
-    _places: DeferredSemaphore = field(factory=lambda: DeferredSemaphore(AT_ONCE))
+    _hashing: DeferredSemaphore = field(factory=lambda: DeferredSemaphore(AT_ONCE))
+    _asking_at: dict[str, DeferredSemaphore] = field(factory=dict)
     _asking: dict[tuple[str, str, str], Deferred[bool]] = field(factory=dict)
     _logins: Logins = field(init=False)
     _log: Logger = Logger()
@@ -55,8 +56,7 @@ class Checker:
         if protection.forced:
             return self._welcome(asked, guards, protection, protection.forced)
         if protection.mode == "public":
-            user = tokens.identified(asked.cookie(protection.cookie), self.key, self.clock())
-            return let_in("", {}, serve=_led(guards, protection, user))
+            return let_in("", {}, serve=_led(guards, protection, self._said(asked, protection)))
         if protection.mode == "jwt":
             return await self._by_token(asked, guards, protection)
         return await self._by_password(asked, guards, protection)
@@ -82,10 +82,16 @@ class Checker:
     def _mark(self, asked: Asked, protection: Protection, user: str) -> tuple[str, ...]:
         """The identity cookie, for who does not have it. Pages read it: it lets nobody in."""
         now = self.clock()
-        if tokens.identified(asked.cookie(protection.cookie), self.key, now) == user:
+        if self._said(asked, protection) == user:
             return ()
         value, seconds = tokens.identity(user, self.key, now), tokens.IDENTITY_SECONDS
         return (cookie(protection.cookie, value, seconds, secure=asked.secure, script=True),)
+
+    def _said(self, asked: Asked, protection: Protection) -> str:
+        """Who an identity cookie says it is; "" when none of them is ours."""
+        sent = asked.cookies(protection.cookie)
+        users = (tokens.identified(one, self.key, self.clock()) for one in sent)
+        return next((user for user in users if user), "")
 
     async def _by_token(self, asked: Asked, guards: Guards, protection: Protection) -> Answer:
         jwt, now = protection.jwt, self.clock()
@@ -124,13 +130,19 @@ class Checker:
             return True
         if not users:
             return await self._of_directory(asked, guards, protection.ldap, user, password)
-        return await self._looked_at(asked, user, self._passwords.check, users, user, password)
+        check, places = self._passwords.check, self._hashing
+        return await self._looked_at(asked, user, places, check, users, user, password)
 
     def _wait(self, asked: Asked, user: str) -> float:
         return self._slowing.wait(asked.address, asked.service, user, self.clock())
 
     def _looked_at(
-        self, asked: Asked, user: str, look: Callable[..., bool], *what: Any
+        self,
+        asked: Asked,
+        user: str,
+        places: DeferredSemaphore,
+        look: Callable[..., bool],
+        *what: Any,
     ) -> Deferred[bool]:
         """What `look`, which blocks, says when it is its turn; no to who has to wait by then."""
 
@@ -144,19 +156,21 @@ class Checker:
 
         if self._wait(asked, user) > 0:
             return succeed(False)
-        return self._places.run(lambda: Deferred.fromCoroutine(looked()))
+        return places.run(lambda: Deferred.fromCoroutine(looked()))
 
     async def _of_directory(
         self, asked: Asked, guards: Guards, name: str, user: str, password: str
     ) -> bool:
-        """Ask a directory, once for all that want the same meanwhile."""
+        """Ask a directory, once for all that want the same meanwhile. One that is slow holds up
+        nobody else."""
         server = guards.ldap_servers.get(name)
         if server is None:
             raise ProxyError(f"there is no directory {name}")
         same = (name, user, password)
         asking = self._asking.get(same)
         if asking is None:
-            asking = self._looked_at(asked, user, self.verify, server, user, password)
+            places = self._asking_at.setdefault(name, DeferredSemaphore(AT_ONCE))
+            asking = self._looked_at(asked, user, places, self.verify, server, user, password)
             self._asking[same] = asking
             asking.addBoth(self._answered, same)
         waiting: Deferred[bool] = Deferred()

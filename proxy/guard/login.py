@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from urllib.parse import quote
 
-from attrs import define, field
+from attrs import define, evolve, field
 from twisted.logger import Logger
 
 from proxy.guard import tokens
@@ -14,6 +15,7 @@ from proxy.guard.keys import Keys
 from proxy.guard.tokens import BadToken, Token
 from proxy.protection import Jwt
 
+LONGEST_COOKIE = 4000  # bytes; browsers drop what is longer
 _ELSEWHERE = re.compile(r"\A[/\\\s]*")
 """What browsers would take for the beginning of another host, or a single slash."""
 
@@ -28,17 +30,18 @@ class Logins:
     _log: Logger = Logger()
 
     async def token(self, asked: Asked, jwt: Jwt, now: float) -> Token | None:
-        """The good token of a request: sent as such, else in the URL, else in the cookie."""
+        """The good token of a request: sent as such, else in the URL, else in a cookie."""
         sent = asked.bearer or query_token(asked.uri)
-        try:
-            if sent:
+        if sent:
+            try:
                 return await self._read(sent, jwt, now, 0)
-            return await self._of_cookie(asked, jwt, now)
-        except BadToken as why:
-            if sent:
+            except BadToken as why:
                 told = {"service": asked.service, "address": asked.address, "why": str(why)}
                 self._log.warn("{service}: a token from {address} is not good: {why}", **told)
-            return None
+        for kept in asked.cookies(jwt.cookie) if not asked.bearer else ():
+            with suppress(BadToken):
+                return await self._of_cookie(kept, jwt, now)
+        return None
 
     async def _read(self, token: str, jwt: Jwt, now: float, leeway: int) -> Token:
         if jwt.secret:
@@ -48,14 +51,11 @@ class Logins:
             raise BadToken("there is no such key")
         return tokens.read(token, key, jwt, now, leeway)
 
-    async def _of_cookie(self, asked: Asked, jwt: Jwt, now: float) -> Token:
-        sent = asked.cookie(jwt.cookie)
-        if not sent:
-            raise BadToken("there is none")
+    async def _of_cookie(self, kept: str, jwt: Jwt, now: float) -> Token:
         if jwt.secret:
-            return await self._read(sent, jwt, now, tokens.LEEWAY)
-        claims = tokens.read_own(sent, self.key, _session(jwt))
-        return tokens.looked_at(claims, jwt, now, tokens.LEEWAY)
+            return await self._read(kept, jwt, now, tokens.LEEWAY)
+        claims = tokens.read_own(kept, self.key, _session(jwt))
+        return tokens.looked_at(claims, evolve(jwt, audience=""), now, tokens.LEEWAY)
 
     def kept(self, asked: Asked, token: Token, jwt: Jwt, now: float) -> tuple[str, ...]:
         """The cookie that a client needs from now on; none for a program, or while the one it has
@@ -104,7 +104,8 @@ def log_in(asked: Asked, jwt: Jwt) -> Answer:
     if not asked.by_page:
         text = f"{asked.service} asks for a token."
         return refused(asked, 401, "Who are you?", text, ("WWW-Authenticate", "Bearer"))
-    target = quote(f"{asked.scheme}://{asked.host}{without_token(asked.uri)}", safe="")
+    target = f"{asked.scheme}://{asked.host}{without_token(asked.uri)}"
+    target = quote(target, safe="", errors="surrogateescape")
     joint = "&" if "?" in jwt.site else "?"
     return elsewhere(f"{jwt.site}{joint}target={target}")
 
@@ -115,4 +116,7 @@ def cleaned(asked: Asked, cookies: tuple[str, ...]) -> Answer | None:
     seen = query_token(asked.uri) and not asked.bearer
     if not seen or asked.method not in ("GET", "HEAD") or asked.headers.get("upgrade"):
         return None
+    if any(len(one) > LONGEST_COOKIE for one in cookies):
+        text = "The token is larger than what a browser keeps: it has too many claims."
+        return refused(asked, 400, "Too large", text)
     return elsewhere(without_token(asked.uri), *(("Set-Cookie", one) for one in cookies))

@@ -35,6 +35,7 @@ SIGNATURES = ("RS256", "RS384", "RS512", "PS256", "ES256", "ES384", "EdDSA")
 BY_KEYS = ("RS256", "ES256", "EdDSA")
 SHORTEST_SECRET, GOOD_SECRET = 16, 32  # bytes
 _CHARACTERS = re.compile(r"[\x21\x23-\x3b\x3d\x3f-\x5b\x5d\x5f\x61-\x7a\x7e]{1,2000}")
+_SAFE = re.compile(r"https:|http://(localhost|127\.0\.0\.1|\[::1\])[:/]")
 _URL = re.compile(
     r"https?://([A-Za-z0-9.-]{1,253}|\[[0-9A-Fa-f:.]{2,60}\])(:[1-9][0-9]{0,4})?([/?].*)?"
 )
@@ -138,6 +139,8 @@ def _jwt(environment: Mapping[str, str]) -> tuple[Jwt, tuple[str, ...]]:
         raise NotProtected("JWT_SECRET: it is a key of two parts, and no secret")
     if url and not (_URL.fullmatch(url) and _CHARACTERS.fullmatch(url)):
         raise NotProtected("JWT_JWKS_URL: it is no http URL")
+    if url and not _SAFE.match(url):
+        raise NotProtected("JWT_JWKS_URL: keys that count have to come by https")
     jwt = Jwt(
         site=_site(environment.get("JWT_AUTH_SITE", "")),
         secret=secret,
@@ -148,6 +151,8 @@ def _jwt(environment: Mapping[str, str]) -> tuple[Jwt, tuple[str, ...]]:
         roles=_words(environment.get("JWT_ROLES", "")),
         lifetime=_seconds(environment, 3600, "JWT_EXPIRATION", "JWT_EXPIRATION_IN_SECONDS"),
         oldest=_seconds(environment, 48 * 3600, "JWT_MAX_TOKEN_AGE_IN_SECONDS"),
+        audience=environment.get("JWT_AUDIENCE", ""),
+        issuer=environment.get("JWT_ISSUER", ""),
     )
     weak = secret and len(secret.encode()) < GOOD_SECRET
     return jwt, ("JWT_SECRET: it is shorter than 32 bytes",) if weak else ()

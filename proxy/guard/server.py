@@ -54,7 +54,7 @@ def read(request: Request) -> Asked:
 
 def _text(request: Request, name: str) -> str:
     values = request.requestHeaders.getRawHeaders(name.encode()) or [b""]
-    return b", ".join(values).decode("utf-8", "replace")
+    return b", ".join(values).decode("utf-8", "surrogateescape")
 
 
 def _failed(failure: Any, asked: Asked) -> Answer:
@@ -73,7 +73,9 @@ def _tell(answer: Answer, request: Request) -> None:
     request.setResponseCode(answer.status)
     request.setHeader(b"Content-Length", str(len(answer.body)).encode())
     for name, value in answer.headers:
-        request.responseHeaders.addRawHeader(name.encode(), value.encode())
+        request.responseHeaders.addRawHeader(
+            name.encode(), value.encode("utf-8", "surrogateescape")
+        )
     request.write(answer.body)
     request.finish()
 

@@ -20,6 +20,7 @@ IDENTITY_SECONDS = 30 * 86400
 OWN = "HS256"
 SAYS_WHO = ("sub", "un", "email", "name")
 LONGEST = 8192  # characters of a token
+MOST_CLAIMS = 60  # that a service is told
 _CLAIM = re.compile(r"[A-Za-z0-9_.-]{1,60}")
 _PLAIN = re.compile(r"[\x20-\x7e]{0,2000}")
 # Times are looked at by one clock; who it is for is between login service and app.
@@ -61,11 +62,12 @@ class Token:
     @property
     def passes(self) -> dict[str, str]:
         """A header `jwt-CLAIM` for each claim that a header can carry; what is no text as JSON."""
-        return {
+        told = {
             f"jwt-{name.lower().replace('_', '-')}": text
             for name, value in self.claims.items()
             if _CLAIM.fullmatch(name) and _PLAIN.fullmatch(text := _text(value))
         }
+        return dict(list(told.items())[:MOST_CLAIMS])
 
 
 def _text(value: Any) -> str:
@@ -81,7 +83,14 @@ def read(token: str, key: Key, settings: Jwt, now: float, leeway: int = 0) -> To
 
 
 def looked_at(claims: Mapping[str, Any], settings: Jwt, now: float, leeway: int = 0) -> Token:
-    """The token of `claims` whose signature is good, if its times are. Raises `BadToken`."""
+    """The token of `claims` whose signature is good, if its times are, and if it comes from whom
+    and is for whom `settings` say. Raises `BadToken`."""
+    given = claims.get("aud", [])
+    audiences = given if isinstance(given, list) else [given]
+    if settings.audience and settings.audience not in audiences:
+        raise BadToken("it is for somebody else")
+    if settings.issuer and claims.get("iss") != settings.issuer:
+        raise BadToken("it is from somebody else")
     ends, begun = _time(claims, "exp"), _time(claims, "iat")
     if ends + leeway <= now:
         raise BadToken("it has expired")

@@ -168,10 +168,13 @@ class ForgedTests(TokenCase):
         self.assertEqual(tokens.identified(mark, b"j" * 32, NOW), "")
         self.assertEqual(tokens.identified(mark, KEY, NOW + tokens.IDENTITY_SECONDS), "")
 
-    def test_two_cookies_are_none(self) -> None:
-        """Of two cookies of one name nobody knows whose they are: neither counts."""
+    def test_the_good_one_of_several_cookies(self) -> None:
+        """One for the host and one for its domain may be there: the first good one counts, of the
+        first few."""
         for sent in (f"jwt={token()}; jwt={token()}", f"jwt=x; a=b;jwt={token()}"):
-            self.assertEqual(self.ask({"cookie": sent}).status, 302)
+            self.assertEqual(self.ask({"cookie": sent}).status, 200)
+        many = "; ".join(["jwt=x"] * 4)
+        self.assertEqual(self.ask({"cookie": f"{many}; jwt={token()}"}).status, 302)
         self.assertEqual(self.ask({"cookie": f"xjwt=1; jwt={token()}; jwt2=2"}).status, 200)
 
     def test_a_public_key_is_no_secret(self) -> None:
@@ -349,3 +352,28 @@ class RoleTests(TokenCase):
     def test_identity_cookie_lets_nobody_in(self) -> None:
         """A good identity cookie alone is nobody."""
         self.assertEqual(self.ask(identity("ann")).status, 302)
+
+
+class LargeTests(TokenCase):
+    def test_a_token_that_no_cookie_holds(self) -> None:
+        """Larger than what browsers keep: that is said, and nobody is sent round in circles."""
+        answer = self.ask({}, f"/a/x?jwt={token(more='x' * 4000)}")
+        self.assertEqual(answer.status, 400)
+        self.assertIn(b"larger", answer.body)
+
+    def test_many_claims(self) -> None:
+        """As many as fit into a request are told; the token is as good as others."""
+        claims: dict[str, Any] = {f"claim{n}": n for n in range(150)}
+        answer = self.ask(bearer(token(**claims)))
+        self.assertEqual(answer.status, 200)
+        self.assertLess(len(answer.headers), 80)
+
+    def test_whom_it_is_for_and_from(self) -> None:
+        """Where the settings say so, a token has to be for this audience and from this issuer."""
+        self.with_(audience="shop", issuer="https://in")
+        for claims, status in (
+            ({}, 401), ({"aud": "shop"}, 401), ({"aud": "other", "iss": "https://in"}, 401),
+            ({"aud": "shop", "iss": "https://in"}, 200),
+            ({"aud": ["a", "shop"], "iss": "https://in"}, 200),
+        ):  # fmt: skip
+            self.assertEqual(self.ask(bearer(token(**claims))).status, status, str(claims))
