@@ -24,7 +24,7 @@ test: $(VENV)/developed .packages .test-packages
 	$(BIN)/pytest -n $(WORKERS)
 
 voyages: $(VENV)/developed .packages .test-packages
-	$(BIN)/pytest -n $(WORKERS) tests/voyages
+	VOYAGES_EVERYTHING=1 $(BIN)/pytest -n $(WORKERS) tests/voyages
 
 check: lint test
 

@@ -16,22 +16,36 @@ from tests.voyages.harbour import Harbour
 CONTAINERS = {"test_containers"}
 """Those that are about real containers."""
 
-ON_LOOPBACK = {"test_elsewhere"}
-"""Those whose builds fetch from the host's loopback, which a container has no way to."""
+PROCESS_ALONE = {"test_browser", "test_certificates", "test_elsewhere"}
+"""Those about what stands before a service, and one whose builds fetch from the host's loopback,
+to which a container has no way."""
 
+BEFORE_SERVICES = {
+    "advisories", "test_admiral", "test_clients", "test_hosting", "test_phleet", "test_refusals",
+    "test_watching", "test_webhooks",
+}  # fmt: skip
+"""Those about what comes before a service runs: `make voyages` makes them under both runtimes, the
+tests of every day under one, for they would take too long."""
 
-BEFORE_SERVICES = {"test_browser", "test_certificates"}
-"""Those about what stands before a service, whatever it runs in."""
+EVERYTHING = bool(os.environ.get("VOYAGES_EVERYTHING"))
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Each voyage is made under both runtimes; one after the other within what shares a ship."""
+    if os.geteuid() != 0:
+        return
     package, _, name = metafunc.module.__name__.rpartition(".")
-    runtimes = ["lxc"] if name in CONTAINERS else ["process", "lxc"]
-    if os.geteuid() == 0 and name not in ON_LOOPBACK | BEFORE_SERVICES:
-        shared = package.endswith("advisories")
-        scope: Literal["package", "module"] = "package" if shared else "module"
-        metafunc.parametrize("runtime", runtimes, indirect=True, scope=scope)
+    shared = package.endswith("advisories")
+    runtimes = _runtimes("advisories" if shared else name)
+    scope: Literal["package", "module"] = "package" if shared else "module"
+    metafunc.parametrize("runtime", runtimes, indirect=True, scope=scope)
+
+
+def _runtimes(name: str) -> list[str]:
+    if name in CONTAINERS:
+        return ["lxc"]
+    alone = name in PROCESS_ALONE or (name in BEFORE_SERVICES and not EVERYTHING)
+    return ["process"] if alone else ["process", "lxc"]
 
 
 @pytest.fixture(scope="session", autouse=True)
