@@ -12,7 +12,8 @@ from pathlib import Path
 
 from tests.bench.measure import Line, alternate, more, seconds, under
 from tests.bench.scene import Scene
-from tests.voyages.harbour import free_port, until
+from tests.ports import free_port
+from tests.voyages.harbour import until
 
 ROUNDS = 7
 APP = {

@@ -33,8 +33,9 @@ from proxy.routes import Backend, Route
 from tests.bench.measure import Bound, Figure, Line
 from tests.bench.scene import Scene
 from tests.bench.serving import Samples, first_answer
+from tests.ports import free_port
 from tests.proxy.directory import Directory
-from tests.proxy.reactor import free_port, run
+from tests.proxy.reactor import run
 
 ROUNDS = 9
 SECONDS, CLIENTS = 2, 32  # of one run of wrk

@@ -14,7 +14,8 @@ from pathlib import Path
 from attrs import frozen
 
 from hooks.repository import serving_environment
-from tests.voyages.harbour import App, Harbour, free_port, until
+from tests.ports import free_port
+from tests.voyages.harbour import App, Harbour, until
 
 OF_THE_SHIP = ("core.hooksPath", "receive.procReceiveRefs")  # settings that only a ship can use
 

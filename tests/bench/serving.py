@@ -17,7 +17,7 @@ from containers.lxc.runtime import LxcRuntime
 from containers.process import ProcessRuntime
 from containers.watching import in_thread
 from tests.containers.lxc import make_lxc
-from tests.voyages.harbour import free_port
+from tests.ports import free_port
 
 PYTHON = "/usr/bin/python3"  # the distribution's own, which the base has too
 LIMITS = Limits(memory=512 << 20, processes=512, files=4096)

@@ -12,8 +12,8 @@ import psutil
 from tests.bench.flask import answers
 from tests.bench.measure import Figure, Line, alternate, seconds
 from tests.bench.scene import Scene
+from tests.ports import free_port
 from tests.voyages.apps import web
-from tests.voyages.harbour import free_port
 
 SERVICES = 10
 ROUNDS = 3

@@ -22,8 +22,9 @@ from tests.bench.front import HELLO, alone, apart, ms, nginx, ship
 from tests.bench.measure import Bound, Figure, Line
 from tests.bench.scene import Scene
 from tests.bench.serving import Samples
+from tests.ports import free_port
 from tests.proxy.load import Load
-from tests.proxy.reactor import free_port, run, until
+from tests.proxy.reactor import run, until
 
 MANY, FEW = 1000, 10  # services
 ROUNDS = 9

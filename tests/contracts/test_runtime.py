@@ -77,8 +77,11 @@ def running(word: str) -> list[int]:
 
 def sleeping(word: str) -> int:
     """How many `sleep` commands with this argument run."""
-    commands = (Path(f"/proc/{pid}/cmdline").read_bytes() for pid in running(word))
-    return sum(command.startswith(b"sleep\0") for command in commands)
+    count = 0
+    for pid in running(word):
+        with contextlib.suppress(OSError):  # it has just ended
+            count += Path(f"/proc/{pid}/cmdline").read_bytes().startswith(b"sleep\0")
+    return count
 
 
 def terminate_server(word: str, address: Address) -> None:

@@ -14,7 +14,8 @@ from twisted.web.resource import Resource
 from twisted.web.server import Site
 
 from proxy.certificates import self_made
-from tests.proxy.reactor import free_port, reactor, until
+from tests.ports import free_port
+from tests.proxy.reactor import reactor, until
 
 NEEDED = ("pebble", "pebble-challtestsrv")
 

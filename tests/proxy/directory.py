@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from proxy.protection import LdapServer
-from tests.proxy.reactor import free_port
+from tests.ports import free_port
 
 BASE = "dc=ship,dc=test"
 ASKER = f"cn=asker,{BASE}"

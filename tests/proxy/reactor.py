@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,13 +17,6 @@ async def run(argv: Sequence[str], seconds: float) -> tuple[int, str]:
     process = getProcessOutputAndValue(argv[0], argv[1:], env={"PATH": "/usr/bin:/bin"})
     out, err, status = await process.addTimeout(seconds, reactor)
     return status, (out + err).decode(errors="replace")
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
 
 
 async def until(condition: Any, what: str, most: float = 10.0) -> None:

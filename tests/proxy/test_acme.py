@@ -22,8 +22,9 @@ from twisted.trial.unittest import SkipTest, SynchronousTestCase, TestCase
 from proxy.acme import Acme, Failure, due, public
 from proxy.authority import AcmeError, Authority, plain, reason
 from proxy.certificates import Certificate, self_made
+from tests.ports import free_port
 from tests.proxy.authority import NEEDED, Pebble, Shown, served
-from tests.proxy.reactor import free_port, reactor, until
+from tests.proxy.reactor import reactor, until
 from tests.proxy.test_certificates import P256, signed
 
 DAY = 86400.0

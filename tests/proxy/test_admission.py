@@ -13,9 +13,10 @@ from twisted.internet.defer import Deferred, DeferredList
 from proxy.nginx import Proxy
 from proxy.protection import Commons, Protection, Sign
 from proxy.routes import Route
+from tests.ports import free_port
 from tests.proxy.app import App, Request, Wire
 from tests.proxy.client import Answer
-from tests.proxy.reactor import free_port, until
+from tests.proxy.reactor import until
 from tests.proxy.sentry import NO, Sentry, Verdict, basic, unkept
 from tests.proxy.world import ProxyCase, route
 

@@ -14,8 +14,9 @@ from attrs import evolve
 from proxy.guard.reading import protection_of
 from proxy.protection import Commons, Jwt, NotProtected, Protection, Sign
 from proxy.routes import Route
+from tests.ports import free_port
 from tests.proxy.asking import ANN, CREW, FORGED, SECRET, SITE, basic, bearer, identity
-from tests.proxy.reactor import free_port, until
+from tests.proxy.reactor import until
 from tests.proxy.test_guard_door import DoorCase, now_token
 
 RIGHT, WRONG = basic("ann", "ann's"), basic("ann", "wrong")

@@ -16,8 +16,9 @@ from proxy.certificates import Certificate, self_made
 from proxy.nginx import Proxy
 from proxy.protection import Protection
 from proxy.routes import InvalidRoute, Route
+from tests.ports import free_port
 from tests.proxy.client import Client
-from tests.proxy.reactor import free_port, run, until
+from tests.proxy.reactor import run, until
 from tests.proxy.sentry import Sentry, unkept
 from tests.proxy.world import ProxyCase, public, route
 

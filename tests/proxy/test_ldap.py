@@ -28,8 +28,8 @@ from proxy.guard import ldap
 from proxy.guard.ldap import LdapUnreachable, admitted, verify
 from proxy.guard.ldap_url import Target, parse
 from proxy.protection import LdapServer, NotProtected
+from tests.ports import free_port
 from tests.proxy.directory import ASKER, BASE, CREW, SECRET, Directory, await_that, certify
-from tests.proxy.reactor import free_port
 
 IN_CHAIN = "1.2.840.113556.1.4.1941"
 

@@ -7,8 +7,9 @@ import gzip
 import psutil
 
 from proxy.routes import Backend, Route
+from tests.ports import free_port
 from tests.proxy.app import App
-from tests.proxy.reactor import free_port, until
+from tests.proxy.reactor import until
 from tests.proxy.world import ProxyCase, public, route
 
 ODD_PATHS = (

@@ -8,8 +8,9 @@ from itertools import pairwise
 
 from proxy.engine import Patience
 from proxy.routes import Backend, ProxyError, Route, RouteTaken
+from tests.ports import free_port
 from tests.proxy.load import Load
-from tests.proxy.reactor import free_port, until
+from tests.proxy.reactor import until
 from tests.proxy.world import ProxyCase, public, route
 
 SWITCHES = 100

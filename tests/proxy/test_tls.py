@@ -17,8 +17,9 @@ from twisted.trial.unittest import SkipTest
 from proxy.acme import Acme
 from proxy.certificates import Certificate, offered, read, self_made
 from proxy.distribution import SYSTEM_PATHS
+from tests.ports import free_port
 from tests.proxy.authority import NEEDED, Pebble
-from tests.proxy.reactor import free_port, reactor, run
+from tests.proxy.reactor import reactor, run
 from tests.proxy.test_certificates import RSA, key_pem, signed
 from tests.proxy.world import ProxyCase, public, route
 

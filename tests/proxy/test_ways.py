@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 
 from proxy.protection import Commons, Sign
 from proxy.routes import InvalidRoute, ProxyError, Route, RouteTaken
+from tests.ports import free_port
 from tests.proxy.app import App
 from tests.proxy.client import Answer
-from tests.proxy.reactor import free_port, until
+from tests.proxy.reactor import until
 from tests.proxy.world import ProxyCase, public, route
 
 Headers = list[tuple[str, str]]

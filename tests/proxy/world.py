@@ -19,9 +19,10 @@ from proxy.engine import Patience
 from proxy.nginx import Proxy
 from proxy.protection import Protection
 from proxy.routes import Backend, Route
+from tests.ports import free_port
 from tests.proxy.app import App
 from tests.proxy.client import Answer, Client, fetch
-from tests.proxy.reactor import free_port, reactor, run, until
+from tests.proxy.reactor import reactor, run, until
 
 
 def route(name: str, *hosts: str) -> Route:

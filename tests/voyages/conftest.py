@@ -21,8 +21,8 @@ PROCESS_ALONE = {"test_browser", "test_certificates", "test_elsewhere"}
 to which a container has no way."""
 
 BEFORE_SERVICES = {
-    "advisories", "test_admiral", "test_clients", "test_hosting", "test_phleet", "test_refusals",
-    "test_watching", "test_webhooks",
+    "advisories", "test_admiral", "test_clients", "test_headquarters", "test_hosting", "test_many",
+    "test_phleet", "test_refusals", "test_watching", "test_webhooks",
 }  # fmt: skip
 """Those about what comes before a service runs: `make voyages` makes them under both runtimes, the
 tests of every day under one, for they would take too long."""

@@ -20,25 +20,14 @@ import psutil
 from attrs import define, field, frozen
 
 from tests.containers.lxc import base, share_bases
+from tests.ports import free_port
 from tests.voyages import commands
 
 ROOT = Path(__file__).parent.parent.parent
 REAL = Path(__file__).parent / "apps_real"
 DEADLINE = 60.0  # seconds that a condition may take to come true
 MOST = 600.0  # seconds for one command of a client or an operator
-_taken: set[int] = set()
 current_runtime = "process"  # of the ships that are begun now
-
-
-def free_port() -> int:
-    """A port of the loopback that nobody has, and that was not given out before."""
-    while True:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = int(probe.getsockname()[1])
-        if port not in _taken:
-            _taken.add(port)
-            return port
 
 
 def until(condition: Callable[[], object], what: str, seconds: float = DEADLINE) -> None:

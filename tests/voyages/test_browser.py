@@ -10,9 +10,10 @@ from urllib.parse import urlsplit
 import pytest
 from attrs import frozen
 
+from tests.ports import free_port
 from tests.voyages.base import Base, autodeploy, live
 from tests.voyages.browser import Browser, Page
-from tests.voyages.harbour import Harbour, free_port, until
+from tests.voyages.harbour import Harbour, until
 
 SECRET = "a secret of the login service, long enough"
 

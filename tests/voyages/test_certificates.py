@@ -16,9 +16,10 @@ import pytest
 from attrs import frozen
 
 from proxy.certificates import Certificate, self_made
+from tests.ports import free_port
 from tests.voyages.apps import web
 from tests.voyages.base import Base, autodeploy, status, wait_for
-from tests.voyages.harbour import Harbour, free_port, until
+from tests.voyages.harbour import Harbour, until
 
 NAME = "shop.starphleet.org"
 """For the test's own DNS leads every name here."""

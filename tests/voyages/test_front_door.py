@@ -18,9 +18,10 @@ import jwt
 import pytest
 from attrs import frozen
 
+from tests.ports import free_port
 from tests.proxy.directory import Directory
 from tests.voyages.base import Base, autodeploy, live
-from tests.voyages.harbour import Harbour, free_port, until
+from tests.voyages.harbour import Harbour, until
 
 SECRET = "a secret of the login service, long enough"
 FORGED = "another secret of the same kind and length"

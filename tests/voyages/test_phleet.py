@@ -12,9 +12,10 @@ import pytest
 from tests.bench.pulse import silent
 from tests.bench.scene import sshd
 from tests.buildpacks.gitserver import GitServer
+from tests.ports import free_port
 from tests.voyages.apps import slow_build, web
 from tests.voyages.base import PUBLIC, Base, autodeploy, path, says, status, wait_for
-from tests.voyages.harbour import Harbour, free_port, until
+from tests.voyages.harbour import Harbour, until
 
 QUICK = {"STARPHLEET_PULSE": "1"}
 

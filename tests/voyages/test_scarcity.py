@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.ports import free_port
 from tests.voyages.apps import web
-from tests.voyages.harbour import Harbour, free_port
+from tests.voyages.harbour import Harbour
 
 SIZE = 100  # MB
 
