@@ -238,50 +238,6 @@ function M.answer()
     front.answer(ngx.var.sp_service)
 end
 
-local function escape(text)
-    return (text:gsub("[&<>\"']", function(c) return "&#" .. c:byte() .. ";" end))
-end
-
-local function page(status, title, text)
-    ngx.status = status
-    ngx.header["Cache-Control"] = "no-store"
-    if status > 500 then ngx.header["Retry-After"] = "1" end
-    if not (ngx.var.http_accept or ""):find("text/html", 1, true) then
-        ngx.header["Content-Type"] = "text/plain; charset=utf-8"
-        return ngx.say(status, " ", title, "\n", text)
-    end
-    ngx.header["Content-Type"] = "text/html; charset=utf-8"
-    ngx.say("<!doctype html><meta charset=utf-8><meta name=viewport content='width=device-width'>",
-        "<title>", status, " ", escape(title), "</title><style>body{font:16px/1.5 system-ui,",
-        "sans-serif;max-width:36em;margin:15vh auto;padding:0 1em}</style><h1>", escape(title),
-        "</h1><p>", escape(text), "</p><p><small>", status, " &middot; ", escape(M.ship),
-        "</small></p>")
-end
-
-function M.nothing_here()
-    page(404, "No such service", "There is no service at " .. ngx.var.host .. ngx.var.uri ..
-        " on the ship " .. M.ship .. ".")
-end
-
--- The pages of what nginx itself had to answer; an app's own errors never come here.
-function M.failure()
-    local status, service = ngx.status, ngx.var.sp_service
-    if status == 503 then
-        return page(503, service .. " is not running", "There is no container of " .. service ..
-            " on the ship " .. M.ship .. " at the moment.")
-    elseif status == 504 then
-        return page(504, service .. " did not answer in time", "The container of " .. service ..
-            " took the request and gave no answer.")
-    elseif status == 502 and (ngx.var.upstream_connect_time or "-"):match("-$") then
-        return page(502, service .. " is being restarted", "Nothing accepts connections in the " ..
-            "container of " .. service .. " right now.")
-    elseif status == 502 then
-        return page(502, service .. " broke off", "The container of " .. service ..
-            " took the request and closed the connection without a whole answer.")
-    end
-    page(status, "The proxy failed", "The ship " .. M.ship .. " could not hand on the request.")
-end
-
 local function reply(status, text)
     ngx.status = status
     ngx.header["Content-Type"] = "text/plain"

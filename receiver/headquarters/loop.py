@@ -208,7 +208,7 @@ class Loop:
         for name, why in headquarters.refused.items():
             if before is None or before.refused.get(name) != why:
                 self._log.error("{why}; what serves goes on", why=why)
-        await self.beside(headquarters)  # services may need what it changes
+        await self._beside(headquarters)  # services may need what it changes
         changed = [
             one
             for path, standing in headquarters.orders.items()
@@ -230,6 +230,15 @@ class Loop:
         )
         self._tell()
         return self.unsettled
+
+    async def _beside(self, headquarters: Headquarters) -> None:
+        """What goes wrong there, a full disk for one, keeps no service from its orders."""
+        try:
+            await self.beside(headquarters)
+        except CancelledError:
+            raise
+        except Exception:
+            self._log.failure("not all of the headquarters is in force")
 
     @property
     def unsettled(self) -> list[Ordered]:
