@@ -19,21 +19,22 @@ unset profile
 """
 
 
-def launch_script(command: str, config_vars: Mapping[str, str], *, app: str) -> str:
-    """The text of a bash script that starts `command` in the app directory, seen there as `app`.
+def launch_script(command: str | None, config_vars: Mapping[str, str], *, app: str) -> str:
+    """The text of a bash script that starts `command` in the app directory, seen there as `app`;
+    for None what its own arguments say.
 
     Strength: `config_vars` only where the environment has none, then what is in the environment,
     then `.profile.d/*.sh` and `.profile`. It is a file and not an argv because config_vars may be
     secret, and every user can read an argv.
     """
+    last = '"$@"' if command is None else f"bash -c -- {quote(command)}"
     weakest = "".join(
         f"[[ -v {name} ]] || export {name}={quote(value)}\n"
         for name, value in sorted(config_vars.items())
         if VARIABLE.fullmatch(name)
     )
     return (
-        f"cd -- {quote(app)} || exit 1\nexport HOME={quote(app)}\n"
-        f"{weakest}{SOURCES}exec bash -c -- {quote(command)}\n"
+        f"cd -- {quote(app)} || exit 1\nexport HOME={quote(app)}\n{weakest}{SOURCES}exec {last}\n"
     )
 
 

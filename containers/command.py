@@ -9,7 +9,7 @@ from contextlib import ExitStack, contextmanager
 from attrs import frozen
 
 from containers import files, marks, record, sandbox
-from containers.interface import Container, ContainerError, Limits, Mount
+from containers.interface import Beside, Container, ContainerError, Limits, Mount
 from containers.sandbox import Box
 from containers.spawn import in_memory
 
@@ -65,13 +65,45 @@ def command(
         yield Command(words, marking, _script(box, container, env, path), tuple(inherit), mark)
 
 
+def beside(
+    box: Box,
+    container: Container,
+    mark: str,
+    env: Mapping[str, str],
+    path: Sequence[str],
+    limits: Limits,
+    mounts: Sequence[Mount],
+) -> Beside:
+    """A place for a command that is spawned by somebody else. Its view is in the argv: there is
+    nothing secret in it."""
+    options = [*sandbox.view(box, container, mounts)] if box.sandboxed else []
+    return Beside(
+        (*([box.bwrap, *options, "--"] if box.bwrap else []), *sandbox.links(box, limits)),
+        {marks.CONTAINER: str(container.directory), marks.RUN: mark},
+        sandbox.exported(_environment(box, container, env, path), _hidden(box)),
+        terminal=False,
+    )
+
+
 def _script(box: Box, container: Container, env: Mapping[str, str], path: Sequence[str]) -> bytes:
     """What the last link of the chain reads: where to go, and the environment of the command."""
+    cwd = sandbox.APP if box.sandboxed else str(container.app)
+    whole = _environment(box, container, env, path)
+    return sandbox.script(whole, cwd=cwd, without=_hidden(box))
+
+
+def _hidden(box: Box) -> Sequence[str]:
+    """Variables that a command in the sandbox does not see."""
+    return marks.NAMES if box.sandboxed else ()
+
+
+def _environment(
+    box: Box, container: Container, env: Mapping[str, str], path: Sequence[str]
+) -> dict[str, str]:
     if box.sandboxed:
-        whole = sandbox.environment(env, home=sandbox.APP, tmp=str(sandbox.TMP), path=path)
-        return sandbox.script(whole, cwd=sandbox.APP, without=marks.NAMES)
+        return sandbox.environment(env, home=sandbox.APP, tmp=str(sandbox.TMP), path=path)
     app, tmp = str(container.app), str(container.directory / "tmp")
-    return sandbox.script(sandbox.environment(env, home=app, tmp=tmp, path=path), cwd=app)
+    return sandbox.environment(env, home=app, tmp=tmp, path=path)
 
 
 def _hand_over(box: Box, mounts: Sequence[Mount]) -> None:
@@ -79,7 +111,7 @@ def _hand_over(box: Box, mounts: Sequence[Mount]) -> None:
     if box.user is None:
         return
     for mount in mounts:
-        if mount.writable:
+        if mount.writable and not mount.theirs:
             try:
                 files.own_top(mount.source, box.user)
             except OSError as error:

@@ -41,11 +41,15 @@ class Address:
 
 @frozen
 class Mount:
-    """A host directory or file that a command shall see at `at`, besides the container's own."""
+    """A host directory or file that a command shall see at `at`, besides the container's own.
+
+    What is `theirs` keeps its owner where it is writable, and may stand for the app itself.
+    """
 
     source: Path
     at: str
     writable: bool = False
+    theirs: bool = False
 
 
 @frozen
@@ -94,6 +98,30 @@ class Exit:
     def ok(self) -> bool:
         return self.status == 0 and not self.reason
 
+    @property
+    def how(self) -> str:
+        """The reason, `exit status 3`, `signal 9`, or that nobody knows."""
+        if self.reason:
+            return self.reason
+        if self.status is not None:
+            return f"exit status {self.status}"
+        return f"signal {self.signal}" if self.signal is not None else "nobody saw how"
+
+
+@frozen
+class Beside:
+    """A place for one more command beside a service. Its caller executes `argv`, with the command
+    after it, in the environment `marks` and nothing else; the command is to begin with `script`,
+    which gives a shell the environment of the service.
+
+    `terminal` says that it makes a terminal of its own where its caller has one.
+    """
+
+    argv: Sequence[str]
+    marks: Mapping[str, str]
+    script: bytes = field(repr=False)
+    terminal: bool
+
 
 WISH = Wish()
 
@@ -139,6 +167,12 @@ class Runtime(Protocol):
         """Hand the container's files, and the directories `also`, to the user that runs in it.
 
         Takes as long as there are files: call it in a thread.
+        """
+        ...
+
+    def share(self, directory: Path) -> bool:
+        """Let the user that runs in containers, and whose `directory` is, write in it, and leave
+        all in it to its owners. False where its file system cannot. Blocks.
         """
         ...
 
@@ -219,9 +253,17 @@ class Runtime(Protocol):
         """Lead exactly these TCP and UDP ports of the host's addresses to those of containers."""
         ...
 
-    def entrance(self, container: Container) -> list[str]:
-        """The argv that gives its caller's terminal a place inside, as the service's user, beside
-        the service that runs; what to execute there follows it. The environment is the caller's.
+    async def beside(
+        self,
+        container: Container,
+        *,
+        env: Mapping[str, str],
+        limits: Limits,
+        mounts: Sequence[Mount] = (),
+    ) -> Beside:
+        """Where somebody else than the ship runs a command as `run` does, on pipes or a terminal.
+
+        It goes on without the ship, `sweep` leaves it alone, but no longer than its container.
         """
         ...
 
@@ -240,6 +282,10 @@ class Runtime(Protocol):
 
     async def tidy(self) -> list[str]:
         """Remove what nobody has used for long; answers what it was, for people."""
+        ...
+
+    def let_go(self) -> None:
+        """Look after nothing that runs any more: from now on another ship process does."""
         ...
 
     async def leave(self) -> None:

@@ -17,6 +17,7 @@ from containers.proc import Process, Stat, environment, everything, family, in_o
 
 CONTAINER, RUN = "STARPHLEET_CONTAINER", "STARPHLEET_RUN"
 NAMES = (CONTAINER, RUN)
+VISIT = "visit-"  # begins the mark of what somebody else than a ship runs: ships come and go
 
 
 @frozen

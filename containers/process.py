@@ -11,11 +11,12 @@ from typing import Any
 
 from attrs import evolve
 
-from containers import boxing, files, marks, record, sandbox, spawn, stopping
-from containers.command import Command, command
+from containers import boxing, command, files, marks, record, sandbox, spawn, stopping
+from containers.command import Command
 from containers.interface import (
     WISH,
     Address,
+    Beside,
     Container,
     ContainerError,
     Exit,
@@ -31,6 +32,7 @@ from containers.proc import is_alive, open_process
 from containers.record import Record
 from containers.sandbox import User
 from containers.service import Service
+from containers.sharing import share
 from containers.watching import in_thread, readable, shielded
 
 HOST = "127.0.0.1"
@@ -128,6 +130,11 @@ class ProcessRuntime:
         """As the interface says; takes as long as there are files, so call it in a thread."""
         if self._box.user is not None:
             files.own(container, also, self._box.user)
+
+    def share(self, directory: Path) -> bool:
+        if self._box.user is None:
+            return True
+        return share(directory, {self._box.user.uid})
 
     async def run(
         self,
@@ -235,7 +242,8 @@ class ProcessRuntime:
         services = {(self.root / name, one.mark) for name, one in known.items() if one}
 
         def unwanted(mark: marks.Marked) -> bool:
-            ours = mark.directory.parent == self.root and not mark.run.startswith(self._token)
+            old = not mark.run.startswith((self._token, marks.VISIT))
+            ours = mark.directory.parent == self.root and old
             return ours and (mark.directory, mark.run) not in services
 
         await stopping.kill_all(self._reactor, lambda: marks.members(unwanted))
@@ -247,8 +255,17 @@ class ProcessRuntime:
     async def expose(self, ports: Mapping[int, Address]) -> None:
         """Services are on the host's network: they listen on their ports themselves."""
 
-    def entrance(self, container: Container) -> list[str]:
-        raise ContainerError(NOT_HERE)
+    async def beside(
+        self,
+        container: Container,
+        *,
+        env: Mapping[str, str],
+        limits: Limits,
+        mounts: Sequence[Mount] = (),
+    ) -> Beside:
+        self._runs += 1
+        mark = f"{marks.VISIT}{self._token}-{self._runs}"
+        return command.beside(self._box, container, mark, env, self._path, limits, mounts)
 
     async def backup(self, container: Container, file: Path) -> None:
         raise ContainerError(NOT_HERE)
@@ -261,6 +278,10 @@ class ProcessRuntime:
 
     async def tidy(self) -> list[str]:
         return []
+
+    def let_go(self) -> None:
+        for service in self._services.values():
+            service.stopping = True
 
     async def leave(self) -> None:
         """There is nothing that containers share."""
@@ -276,7 +297,7 @@ class ProcessRuntime:
         service: bool = False,
     ) -> AbstractContextManager[Command]:
         self._runs += 1
-        return command(
+        return command.command(
             self._box,
             container,
             argv,

@@ -79,6 +79,11 @@ class Box:
 
 def chain(box: Box, limits: Limits) -> list[str]:
     """The links between bubblewrap and the command."""
+    return [*links(box, limits), "/bin/sh", "-s", "--"]
+
+
+def links(box: Box, limits: Limits) -> list[str]:
+    """Those of the chain that take rights away; what follows them has them no more."""
     links: list[str] = []
     if box.user is not None:
         ids = [f"--reuid={box.user.uid}", f"--regid={box.user.gid}", "--clear-groups"]
@@ -86,7 +91,7 @@ def chain(box: Box, limits: Limits) -> list[str]:
         if box.counted and box.sandboxed:
             maps = [f"--map-user={box.user.uid}", f"--map-group={box.user.gid}"]
             links += ["/usr/bin/unshare", "--user", *maps, "--"]
-    return [*links, *limited(limits), "/bin/sh", "-s", "--"]
+    return [*links, *limited(limits)]
 
 
 def outer(box: Box, options_fd: int | None) -> list[str]:
@@ -156,11 +161,11 @@ def script(env: Mapping[str, str], *, cwd: str, without: Iterable[str] = ()) -> 
     return os.fsencode("{\n" + "\n".join(lines) + '\nexec "$@" </dev/null\n}\n')
 
 
-def exported(env: Mapping[str, str]) -> bytes:
-    """What a shell reads that is to have `env`."""
-    return os.fsencode(
-        "".join(f"export {name}={shlex.quote(value)}\n" for name, value in env.items())
-    )
+def exported(env: Mapping[str, str], without: Iterable[str] = ()) -> bytes:
+    """What a shell reads that is to have `env`, and none of the others."""
+    lines = [f"unset {name}\n" for name in without]
+    lines += [f"export {name}={shlex.quote(value)}\n" for name, value in env.items()]
+    return os.fsencode("".join(lines))
 
 
 def _namespaces(box: Box, container: Container) -> list[str]:
@@ -188,9 +193,14 @@ def _system(box: Box) -> list[tuple[str, str, str]]:
 
 def _bind(mount: Mount) -> tuple[str, str, str]:
     # A mount below what the command itself can write would go wherever its symlinks point.
-    if not is_place(mount.at):
+    if not can_be(mount):
         raise ContainerError(f"mount: nothing can be mounted at {mount.at!r}")
     return ("--bind" if mount.writable else "--ro-bind", str(mount.source), mount.at)
+
+
+def can_be(mount: Mount) -> bool:
+    """Whether it has a place where something can be mounted, or is what the app is."""
+    return is_place(mount.at) or (mount.theirs and mount.at == APP)
 
 
 def is_place(at: str) -> bool:

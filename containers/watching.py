@@ -46,6 +46,26 @@ async def within(reactor: IReactorTime, what: Deferred[None], seconds: float) ->
     return not expired
 
 
+class Waiters:
+    """Who waits for something that may happen again and again."""
+
+    def __init__(self) -> None:
+        self._waiting: list[Deferred[None]] = []
+
+    def wait(self) -> Deferred[None]:
+        """Fires when it happens next. May be cancelled."""
+        waiting: Deferred[None] = Deferred(lambda gone: self._waiting.remove(gone))
+        self._waiting.append(waiting)
+        return waiting
+
+    def go_on(self) -> None:
+        """It happened: all who wait by now go on."""
+        for waiting in list(self._waiting):
+            if waiting in self._waiting:  # none before it made it leave
+                self._waiting.remove(waiting)
+                waiting.callback(None)
+
+
 async def all_ended(reactor: Any, pidfds: Sequence[int]) -> None:
     """Wait until all these processes have ended; owns (and closes) the descriptors."""
     try:

@@ -12,16 +12,15 @@ from typing import Any
 
 from attrs import define, evolve, field
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
 from buildpacks.launch import launch_argv
-from containers.interface import Address, ContainerError, Exit, Runtime
-from containers.log import since
-from containers.watching import in_thread
+from containers.interface import Address, ContainerError, Runtime
 from hooks.building import job_script, mounts, start_mount
 from hooks.check import ask
 from hooks.cron import Cron, Local
+from hooks.journal.journal import IN_THE_JOURNAL, Journal
+from hooks.journal.lines import DEPLOY, Wanted
 from hooks.layout import Layout
 from hooks.ledger import Serving
 from hooks.limits import over
@@ -33,7 +32,6 @@ from hooks.watchdog import watch_over
 LOCAL = Local()
 LONGEST_RUN = 86400.0  # seconds
 MOST_OUTPUT = 4 << 20  # bytes of one run
-REPEATED = 1.0  # seconds between two looks into a log that is repeated
 PATIENCE = 30.0  # seconds for one answer to the watchdog
 
 Now = Callable[[str], Awaitable[Serving | None]]
@@ -62,8 +60,11 @@ class Attendance:
     settings: Settings
     runtime: Runtime
     now: Now
+    journal: Journal
     _attended: dict[str, _One] = field(factory=dict)
     _begun: dict[str, float] = field(factory=dict)
+    unwell: set[str] = field(factory=set)
+    """Containers whose service did not answer the watchdog well, when it asked last."""
     _log: Logger = Logger()
 
     def attend(self, serving: Serving) -> None:
@@ -99,6 +100,7 @@ class Attendance:
     def leave(self, container: str) -> None:
         """As `rest`, and end the jobs that run."""
         self._begun.pop(container, None)
+        self.unwell.discard(container)
         one = self._attended.pop(container, None)
         if one is not None:
             one.rest()
@@ -153,17 +155,18 @@ class Attendance:
         )
         lines.end()
         if not exit.ok:
-            _append(log, f"[{job.name}] {_how(exit)} after {time.monotonic() - began:.1f} s")
+            _append(log, f"[{job.name}] {exit.how} after {time.monotonic() - began:.1f} s")
 
     async def _repeat(self, serving: Serving) -> None:
         """Say what the service logs in the ship's own log too, from now on."""
-        log = self.layout.service_log(serving.container)
-        at = log.stat().st_size if log.exists() else 0
+        after, wanted = self.journal.newest, Wanted(frozenset({serving.service}))
         while True:
-            await deferLater(self.reactor, REPEATED)
-            lines, at = await in_thread(self.reactor, since, log, at)
-            for line in lines:
-                self._log.info("{service}: {line}", service=serving.service, line=clean(line))
+            batch = await self.journal.coming(after, wanted)
+            for event in batch.events:
+                if event.release == serving.container and event.process != DEPLOY:
+                    told = {"service": serving.service, "line": event.content}
+                    self._log.info("{service}: {line}", **told, **{IN_THE_JOURNAL: True})
+            after = batch.upto
 
     async def _watch(self, serving: Serving) -> None:
         assert serving.watch is not None
@@ -175,9 +178,13 @@ class Attendance:
                 return True
             if await ask(self.reactor, Address(now.host, now.port), path, PATIENCE) == 200:
                 self._begun.pop(serving.container, None)
+                self.unwell.discard(serving.container)
                 return True
             begun = self._begun.get(serving.container)
-            return begun is not None and self.reactor.seconds() - begun < delay
+            starting = begun is not None and self.reactor.seconds() - begun < delay
+            if not starting:
+                self.unwell.add(serving.container)
+            return starting
 
         async def restart(why: str) -> None:
             """Stopped, it is started again like any service that ends."""
@@ -218,9 +225,3 @@ def _append(log: Path, line: str) -> None:
 def _look(path: Path, at: datetime) -> None:
     with suppress(OSError):
         path.write_text(f"{at.timestamp()}\n")
-
-
-def _how(exit: Exit) -> str:
-    if exit.reason:
-        return exit.reason
-    return f"signal {exit.signal}" if exit.signal is not None else f"exit status {exit.status}"

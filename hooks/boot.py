@@ -15,8 +15,9 @@ from hooks.ship import Ship
 _log = Logger()
 
 
-async def boot(ship: Ship) -> None:
-    """Routes first, then each service adopted or started beside the others, then tidying up.
+async def boot(ship: Ship, *, tidily: bool = True) -> None:
+    """Routes first, then each service adopted or started beside the others, then tidying up:
+    `tidily` only where no git of an earlier process of the ship may still run.
 
     A service that does not come back is logged and holds up nobody; its entry stays.
     """
@@ -33,7 +34,7 @@ async def boot(ship: Ship) -> None:
     await gatherResults([Deferred.fromCoroutine(_resume(ship, one)) for one in serving.values()])
     await ship.runtime.sweep({one.container for one in serving.values()})
     await ship.services.open_ports({})
-    _tidy(ship, serving)
+    await _tidy(ship, serving, gits=tidily)
 
 
 async def _resume(ship: Ship, serving: Serving) -> None:
@@ -43,11 +44,12 @@ async def _resume(ship: Ship, serving: Serving) -> None:
         _log.failure("{service} does not serve again", service=serving.service)
 
 
-def _tidy(ship: Ship, serving: Mapping[str, Serving]) -> None:
-    """Remove what a killed git and ended containers left; nothing runs yet that could mind."""
-    for path in ship.layout.repositories.glob("*.git"):
+async def _tidy(ship: Ship, serving: Mapping[str, Serving], *, gits: bool) -> None:
+    """Remove what ended containers, and with `gits` killed gits, left."""
+    for path in ship.layout.repositories.glob("*.git") if gits else ():
         ship.repository(path.name.removesuffix(".git")).tidy()
     kept = {one.container for one in serving.values()}
     for log in ship.layout.logs.glob("*.log"):
         if log.name.removesuffix(".log") not in kept:
+            await ship.journal.end(log.name.removesuffix(".log"))
             log.unlink(missing_ok=True)

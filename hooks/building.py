@@ -17,15 +17,17 @@ from buildpacks.packs import PROVIDED, BuildError, Built, Pack
 from buildpacks.remote import fetch, parse_buildpack_url
 from containers.files import remove
 from containers.interface import Container, Exit, Limits, Mount, Runtime
+from containers.room import NoRoom, Room, bounded
 from containers.spawn import run
 from containers.watching import in_thread
+from hooks import linking
 from hooks.elsewhere import Fetching, elsewhere, origin_of
-from hooks.errors import Unreachable
+from hooks.errors import Refused, Unreachable
 from hooks.layout import Layout
 from hooks.ledger import Launch
+from hooks.linking import app_mount, lay_working
 from hooks.orders import Orders
 from hooks.repository import Repository
-from hooks.room import Room, bounded
 from hooks.say import Say
 from hooks.settings import Settings
 from hooks.standing import Job
@@ -39,6 +41,7 @@ BESIDE = "/orders"
 IN_THE_APP = 'cd "$1" && exec "$0"'
 NOTHING = Built("none", "", {}, {})
 SCRIPT = "web"  # the launch script's name, in the container's directory `start`
+ANY = "any"  # the one that runs what its arguments say
 
 
 @define(eq=False)
@@ -65,18 +68,29 @@ class Workshop:
         place = self.layout.build_place(cache, container.name)
         await in_thread(self.reactor, _fresh, place)
         try:
-            if orders.repository is not None:
-                await orders.repository.lay(orders.release.commit, place, self.layout.scratch)
-                await self._complete(orders.repository, container, orders, cache, say)
+            await self._lay(container, orders, cache, place, say)
             await self._prescribed("on_containerize", container, orders, cache, say)
             built = NOTHING
-            if orders.repository is not None:
+            if orders.has_source:
                 built = await self._compile(container, orders, chosen, cache, say)
             await self._prescribed("after_containerize", container, orders, cache, say)
-            _move(place, container.app)
+            if orders.linked is None:
+                _move(place, container.app)
         finally:
             await in_thread(self.reactor, _clear, place.parent)
+            await linking.shared(self.reactor, self.runtime, orders.working)  # what it made, too
         return built
+
+    async def _lay(
+        self, container: Container, orders: Orders, cache: Path, place: Path, say: Say
+    ) -> None:
+        """Write the source into `place`; one that is linked is where it is."""
+        if orders.repository is not None:
+            await orders.repository.lay(orders.release.commit, place, self.layout.scratch)
+            await self._complete(orders.repository, container, orders, cache, say)
+        elif orders.working is not None:
+            reactor, runtime = self.reactor, self.runtime
+            await lay_working(reactor, runtime, container, orders.working, place, say)
 
     async def _complete(
         self, repository: Repository, container: Container, orders: Orders, cache: Path, say: Say
@@ -99,7 +113,8 @@ class Workshop:
         env_dir = container.directory / "env"
         write_env_dir(env_dir, orders.environment)
         packs = (chosen,) if chosen else PROVIDED
-        site = _Site(self, container, packs, cache, env_dir, orders.standing is not None)
+        ordered, app = orders.standing is not None, orders.linked
+        site = _Site(self, container, packs, cache, env_dir, ordered, app)
         own = [env_dir, site.place]
         await in_thread(self.reactor, self.runtime.own, container, own)
         env = {**self.settings.build_env, **site.roots, "STARPHLEET_TOOLS": site.tools}
@@ -121,7 +136,8 @@ class Workshop:
             say.header(f"{name} is not executable, so it does not run: chmod +x")
             return
         say.header(f"Running {name}")
-        site = _Site(self, container, (), cache, self.layout.scratch, orders.standing is not None)
+        scratch, app = self.layout.scratch, orders.linked
+        site = _Site(self, container, (), cache, scratch, ordered=True, linked=app)
         await in_thread(self.reactor, self.runtime.own, container, [site.place])
         script = f"{self.runtime.seen_at(container, shared(self.layout, container)[1])}/{name}"
         env = {**self.settings.build_env, **site.roots, **orders.environment}
@@ -138,7 +154,7 @@ class Workshop:
         argv that runs the command in `container`.
         """
         beside = self.runtime.seen_at(container, shared(self.layout, container)[1])
-        scripts = {SCRIPT: command}
+        scripts: dict[str, str | None] = {SCRIPT: command, ANY: None}
         scripts |= {job_script(job.name): shlex.quote(f"{beside}/{job.name}") for job in jobs}
         directory = container.directory / "start"
         directory.mkdir(exist_ok=True)
@@ -195,6 +211,15 @@ def _move(place: Path, app: Path) -> None:
     place.rename(app)
 
 
+def any_script(runtime: Runtime, container: Container) -> str:
+    """The path in `container` of the script that runs what its arguments say, in the environment
+    of the service; `Refused` where an older ship built it."""
+    mount = start_mount(container)
+    if not (mount.source / ANY).exists():
+        raise Refused(f"{container.name} was built by an older ship: starphleet retry-deploy")
+    return f"{runtime.seen_at(container, mount)}/{ANY}"
+
+
 def job_script(name: str) -> str:
     """The name of the script that starts the job `name`, in the container's directory `start`."""
     return f"job {name}"
@@ -207,10 +232,11 @@ def start_mount(container: Container) -> Mount:
 
 def mounts(layout: Layout, container: Container, launch: Launch) -> list[Mount]:
     """What a service sees besides its app: the launch script; an ordered one also the data that
-    it shares with the others, and the files beside its orders.
+    it shares with the others, and the files beside its orders; and the app where it is linked.
     """
     ordered = [*shared(layout, container)] if launch.ordered else []
-    return [start_mount(container), *ordered]
+    app = [app_mount(Path(launch.working))] if launch.linked else []
+    return [start_mount(container), *ordered, *app]
 
 
 def shared(layout: Layout, container: Container) -> tuple[Mount, Mount]:
@@ -237,6 +263,7 @@ class _Site:
     cache_source: Path
     env_source: Path
     ordered: bool
+    linked: Path | None = None
 
     @property
     def place(self) -> Path:
@@ -244,6 +271,8 @@ class _Site:
 
     @property
     def app(self) -> str:
+        if self.linked is not None:
+            return self._seen(app_mount(self.linked))
         return f"{self.cache}/{self.place.relative_to(self.cache_source)}"
 
     @property
@@ -279,6 +308,7 @@ class _Site:
         mounts = [self._cache_mount, self._env_mount, self._tools_mount, *self._roots_mount]
         mounts += dict.fromkeys(map(self._pack_mount, self.packs))
         mounts += shared(self.workshop.layout, self.container) if self.ordered else ()
+        mounts += [app_mount(self.linked)] if self.linked is not None else ()
         workshop, limits = self.workshop, self.workshop.settings.build_limits
         running = workshop.runtime.run(
             self.container,
@@ -290,12 +320,14 @@ class _Site:
             root=root,
             online=online,
         )
-        writes = (self.container.directory, self.cache_source)
-        room = Room(writes, limits.disk, workshop.settings.free_disk)
-        ended = await bounded(workshop.reactor, running, room)
-        if ended.for_room:  # what fills the disk may be what it kept
+        writes = [self.container.directory, self.cache_source]
+        writes += [self.linked] if self.linked is not None else ()
+        room = Room(tuple(writes), limits.disk, workshop.settings.free_disk)
+        try:
+            return outcome(await bounded(workshop.reactor, running, room))
+        except NoRoom as error:  # what fills the disk may be what it kept
             await in_thread(workshop.reactor, remove, self.cache_source)
-        return outcome(ended.exit)
+            return outcome(Exit(reason=str(error)))
 
     @property
     def _cache_mount(self) -> Mount:

@@ -78,7 +78,7 @@ class _Asking:
                 if passes(status, self.path):
                     return Answered(status, True)
             if not self.over:
-                await deferLater(self.reactor, PULSE, lambda: None)
+                await deferLater(self.reactor, PULSE)
         return Answered(self.last, False)
 
 

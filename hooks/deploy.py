@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from attrs import define, field
@@ -15,17 +15,25 @@ from hooks.errors import DeployFailed, Refused, ShipError, Unreachable
 from hooks.ledger import Entry, Serving
 from hooks.orders import Orders
 from hooks.say import Say, timing
-from hooks.settings import url
+from hooks.settings import reached, url
 from hooks.ship import Ship
+from hooks.stamps import short
 from proxy.routes import ProxyError
 
 KNOWN = (ShipError, BuildError, ContainerError, ProxyError)
 """Kinds of failure whose text is meant for whoever wanted the deploy."""
 
 
-async def deploy(ship: Ship, orders: Orders, say: Say) -> Serving:
+def _itself(error: BaseException) -> BaseException:
+    return error
+
+
+async def deploy(
+    ship: Ship, orders: Orders, say: Say, meant: Callable[[BaseException], BaseException] = _itself
+) -> Serving:
     """Make `orders` serve and say so step by step; raises when it cannot, changing nothing.
 
+    `meant` makes of an error the one that is written down for it.
     Traffic moves in `publish` and only there; the ledger is written after the fact.
     """
     async with ship.berth(orders, say):
@@ -37,7 +45,8 @@ async def deploy(ship: Ship, orders: Orders, say: Say) -> Serving:
         try:
             serving = await _bring_up(ship, orders, before, steps, say)
         except BaseException as error:
-            await ship.note(steps.entry(orders, outcome(error), str(error)))
+            known = meant(error)
+            await ship.note(steps.entry(orders, outcome(known), str(known)))
             raise
         if before is not None:
             ship.services.retire(before)
@@ -83,18 +92,26 @@ async def _already(ship: Ship, orders: Orders, serving: Serving, say: Say) -> Se
     await ship.ledger.keep(renewed)
     ship.services.attend(renewed)
     await ship.settle(orders.push)
-    say.header(f"{orders.service} already serves {orders.release.commit[:7]}, nothing to build")
+    say.header(f"{orders.service} already serves {short(orders.release.commit)}, nothing to build")
     say.plain(url(ship.settings, orders.service, renewed.place))
+    _tell_private(ship, renewed, say)
     return renewed
 
 
 async def _tell(ship: Ship, serving: Serving, steps: Steps, say: Say) -> None:
     where = url(ship.settings, serving.service, serving.place)
     at = " at" if where else ", unpublished"
-    say.header(f"{serving.service} is live with {serving.release.commit[:7]}{at}")
+    say.header(f"{serving.service} is live with {short(serving.release.commit)}{at}")
     if where:
         say.plain(where)
+    _tell_private(ship, serving, say)
     say.line(timing(steps.taken, steps.total, steps.last))
+
+
+def _tell_private(ship: Ship, serving: Serving, say: Say) -> None:
+    if serving.front.protection.mode == "private":
+        asked = f"{reached(ship.settings)} open {serving.service}"
+        say.line(f"private: {asked} prints a link that lets you in")
 
 
 def outcome(error: BaseException) -> str:

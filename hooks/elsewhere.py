@@ -17,7 +17,7 @@ from buildpacks.packs import BuildError
 from buildpacks.remote import HARDENED
 from hooks.errors import Unreachable
 from hooks.orders import Orders
-from hooks.repository import Blob, Repository
+from hooks.repository import Blob, Repository, configured
 from hooks.say import Say, clean
 
 Run = Callable[[Sequence[str], Mapping[str, str], Output], Awaitable[Outcome]]
@@ -138,7 +138,7 @@ class Fetching:
 
     async def _sh(self, script: str, what: str, settings: Mapping[str, str], *words: str) -> None:
         tail = Tail(8)
-        env = {**self.env, **_HTTPS, **_as_environment(settings)}
+        env = {**self.env, **_HTTPS, **configured(settings)}
         ended = await self.run(["/bin/sh", "-c", script, "sh", self.app, *words], env, tail.feed)
         if ended.ok:
             return
@@ -149,11 +149,3 @@ class Fetching:
         if any("not allowed" in line for line in said):
             raise BuildError(f"{what}: only https is fetched in a build: {why}")
         raise Unreachable(f"{what} could not be fetched: {why}")
-
-
-def _as_environment(settings: Mapping[str, str]) -> dict[str, str]:
-    """git's settings as variables, so that every git below has them."""
-    found = {"GIT_CONFIG_COUNT": str(len(settings))}
-    for number, (name, value) in enumerate(settings.items()):
-        found |= {f"GIT_CONFIG_KEY_{number}": name, f"GIT_CONFIG_VALUE_{number}": value}
-    return found

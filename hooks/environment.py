@@ -6,13 +6,10 @@ import re
 from collections.abc import Mapping
 from io import StringIO
 
-from dotenv.parser import parse_stream
-
 from hooks.errors import Refused
 
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 DEFAULTS = {"PORT": "3000", "HEALTHCHECK_INIT_DELAY": "60"}
-MOST = 256 * 1024  # bytes of a .env file
 
 
 def read_env_file(text: str, where: str) -> dict[str, str]:
@@ -20,6 +17,8 @@ def read_env_file(text: str, where: str) -> dict[str, str]:
 
     `Refused` names `where:line` of the first thing that is not an assignment.
     """
+    from dotenv.parser import parse_stream  # half of what a quick command would wait for
+
     variables: dict[str, str] = {}
     for binding in parse_stream(StringIO(text)):
         if binding.error:

@@ -18,6 +18,10 @@ class Superseded(ShipError):
     """A newer push of the same branch took this one's place in the queue."""
 
 
+class HandedOver(ShipError):
+    """Another process of the ship has taken over before this was done: it is to be asked again."""
+
+
 class Unreachable(ShipError):
     """Something out there could not be reached or read; it is tried again."""
 
@@ -31,6 +35,10 @@ class DeployFailed(ShipError):
     def __init__(self, reason: str, details: tuple[str, ...] = ()) -> None:
         super().__init__(reason)
         self.details = details
+
+
+class Cancelled(DeployFailed):
+    """Somebody ended it."""
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from twisted.logger import Logger
 from containers.watching import in_thread
 from hooks.layout import Layout
 from hooks.ledger import Ledger
-from hooks.settings import Settings, is_address
+from hooks.settings import Settings, is_address, own_host
 from proxy.certificates import Certificate, kept, load, offered, save, write_private
 from proxy.nginx import Proxy
 from proxy.protection import Commons, Protection
@@ -92,12 +92,19 @@ class FrontDoor:
         if self.certificates != before:
             await self.refit()
 
+    def vouched(self, host: str) -> bool:
+        """Whether browsers need not be told to trust the certificate for `host`: it is not the
+        ship's own work."""
+        pairs = (*self._standing.values(), *self._given.values())
+        return any(pair.covers(host) for pair in pairs)
+
     async def _names(self) -> list[str]:
         """The hosts that lead here for good, and have no certificate of the headquarters."""
         serving = (await self.ledger.serving()).values()
         ordered = [one for one in serving if one.place is not None and not one.orphaned]
         hosts = {host for one in ordered if one.place for host in one.place.hosts}
         hosts |= {host for one in ordered for host, _ in one.front.redirects}
+        hosts |= {own_host(self.settings)} if self.settings.test_domain else set()
         return sorted(
             host
             for host in {self.settings.host, *hosts}

@@ -9,11 +9,12 @@ from attrs import evolve
 
 from hooks.errors import Refused
 from hooks.standing import File, Front
+from proxy.grammar import ORIGIN
 from proxy.guard.reading import protection_of
 from proxy.protection import NotProtected
 
-_ORIGIN = re.compile(r"https?://[a-z0-9.-]{1,253}(:[1-9][0-9]{0,4})?|\*")
 _OFF = ("", "0")
+AS_BEFORE = "Private, as before; git push -o public ends that"
 
 
 def front_of(
@@ -37,6 +38,21 @@ def front_of(
     return front, warnings
 
 
+def as_pushed(front: Front, private: bool | None, before: bool) -> tuple[Front, tuple[str, ...]]:
+    """The way to what is pushed with `-o private` (True), `-o public` (False) or neither: then as
+    it was `before`; and warnings. `Refused` where its environment says already who may use it."""
+    mode = front.protection.mode
+    if private and mode not in ("public", "private"):
+        raise Refused(f"-o private: {mode} is asked for already, by SECURITY_MODE or HTPASSWD")
+    if private is False and mode != "public":
+        raise Refused(f"-o public: SECURITY_MODE or HTPASSWD asks for {mode}")
+    again = private is None and before and mode == "public"
+    if not private and not again:
+        return front, ()
+    protection = evolve(front.protection, mode="private", forced="")
+    return evolve(front, protection=protection), (AS_BEFORE,) if again else ()
+
+
 def in_devmode(environment: Mapping[str, str], ship: bool | None) -> bool:
     """Whether this is a workstation: the ship knows, else the headquarters says DEVMODE_ENABLED."""
     return bool(environment.get("DEVMODE_ENABLED")) if ship is None else ship
@@ -58,7 +74,7 @@ def _origins(text: str) -> tuple[str, ...]:
     """Origins of pages, or `*`, apart by spaces or commas."""
     origins = tuple(one.lower() for one in re.split(r"[\s,]+", text) if one)
     for one in origins:
-        if not _ORIGIN.fullmatch(one):
+        if not ORIGIN.fullmatch(one):
             raise Refused(
                 f"CORS_ORIGINS: {ascii(one)[:80]} is not an origin such as https://example.com"
             )

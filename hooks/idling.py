@@ -53,6 +53,8 @@ class Idling:
             lock.release()
 
     async def _is_idle(self, serving: Serving) -> bool:
+        if self.ship.services.is_visited(serving.container):
+            return False
         since = max(serving.since, await self.ship.proxy.last_used(serving.container))
         return self.now() - since >= self.seconds
 
@@ -109,7 +111,6 @@ class _Asked(LineOnlyReceiver):
 
 def listen(reactor: Any, path: Path, idling: Idling) -> Any:
     """The socket at `path` on which nginx asks; its workers may be another user than the ship."""
-    path.unlink(missing_ok=True)
     factory = Factory.forProtocol(lambda: _Asked(idling))
     factory.noisy = False
     return reactor.listenUNIX(str(path), factory, mode=0o666)

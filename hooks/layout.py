@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 from urllib.parse import quote
 
-from attrs import frozen
+from attrs import Factory, frozen
 
 from hooks.errors import ShipError
 
@@ -16,6 +16,8 @@ class Layout:
     """The ship's root and its parts. `prepare` makes them, private to the user of the ship."""
 
     root: Path
+    working: Path = Factory(lambda self: self.root / "dev", takes_self=True)
+    """On a workstation, the working directories of services: the developer's."""
 
     @property
     def authorized_keys(self) -> Path:
@@ -36,6 +38,11 @@ class Layout:
     @property
     def lock(self) -> Path:
         return self.root / "ship.lock"
+
+    @property
+    def installed(self) -> Path:
+        """What an installation made of this host."""
+        return self.root / "installed.json"
 
     @property
     def log(self) -> Path:
@@ -152,6 +159,11 @@ class Layout:
         return self.standing / "box"
 
     @property
+    def versions(self) -> Path:
+        """Versions of Starphleet that were installed beside the one that began here."""
+        return self.root / "versions"
+
+    @property
     def data(self) -> Path:
         """What ordered services share, and see as /var/data."""
         return self.root / "data"
@@ -184,6 +196,16 @@ class Layout:
         """Who did what over SSH."""
         return self.logs / "audit.log"
 
+    @property
+    def vitals(self) -> Path:
+        """How the host was in each minute of the last day."""
+        return self.logs / "vitals"
+
+    @property
+    def journal(self) -> Path:
+        """Every line of every service and of the ship, in segments."""
+        return self.logs / "journal"
+
     def service_log(self, container: str) -> Path:
         return self.logs / f"{container}.log"
 
@@ -207,6 +229,7 @@ class Layout:
             self.data,
             self.certificates,
             self.nginx_files,
+            self.journal,
         ):
             directory.mkdir(parents=True, exist_ok=True)
         for private in (
@@ -218,6 +241,7 @@ class Layout:
             self.standing,
             self.sources,
             self.certificates,
+            self.journal,
         ):
             private.chmod(0o700)
         for passing in (self.scratch, self.trees):

@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import TypeVar
 
+import psutil
 from attrs import evolve
 
 from containers.interface import Limits
@@ -54,6 +55,11 @@ def usual_memory(total: int) -> int:
     """What a service may have that nobody bounds, on a host with `total` bytes: as much as most
     need, and no more than a small host could ever have free."""
     return min(1024 * MB, total // 2)
+
+
+def available_memory() -> int:
+    """Bytes that programs could take on this host without swapping."""
+    return int(psutil.virtual_memory().available)
 
 
 def require_memory(wanted: int | None, available: int) -> None:

@@ -13,6 +13,7 @@ from hashlib import sha256
 from attrs import frozen
 
 from hooks.errors import Refused
+from hooks.stamps import when_stamped
 
 LABEL = 63  # octets of a DNS label
 _NAME = re.compile(r"[a-z0-9](?:-?[a-z0-9])*")
@@ -22,7 +23,7 @@ _BRANCH_PREFIX = "refs/heads/"
 _PART = r"(?!\.)(?:(?!\.\.|@\{)[^\x00-\x20\x7f~^:?*\[\\/])+(?<!\.lock)"
 _BRANCH = re.compile(rf"{_PART}(?:/{_PART})*(?<!\.)")
 _TRUNKS = ("master", "main")
-_RESERVED = frozenset({"headquarters", "starphleet", "localship", "www"})
+_RESERVED = frozenset({"dashboard", "headquarters", "starphleet", "localship", "www"})
 _ESCAPED = re.compile(r"--|(?:-x[0-9a-f]{2})+|.", re.DOTALL)
 _LOOKS_ESCAPED = re.compile(r"x[0-9a-f]{2}")
 
@@ -115,7 +116,8 @@ def commit_id(text: str) -> str:
 
 @frozen
 class Release:
-    """One commit of one service under one configuration: an identity that never changes.
+    """One commit of one service under one configuration: an identity that never changes. Of a
+    working directory `commit` is a stamp (see `hooks.stamps`).
 
     `configuration` is 12 hex digits over the effective environment, and for an ordered service
     over what stands beside its orders (see `configuration_id`).
@@ -126,7 +128,8 @@ class Release:
     commit: str
 
     def __str__(self) -> str:
-        return f"{stem(self.service)}-{self.configuration}-{self.commit[:12]}"
+        commit = self.commit if when_stamped(self.commit) is not None else self.commit[:12]
+        return f"{stem(self.service)}-{self.configuration}-{commit}"
 
 
 def configuration_id(environment: Mapping[str, str]) -> str:

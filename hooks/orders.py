@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
 
 from attrs import evolve, field, frozen
 
@@ -12,13 +14,14 @@ from buildpacks.procfile import parse_procfile
 from containers.interface import Limits
 from hooks.environment import effective, read_env_file
 from hooks.errors import Refused
-from hooks.fronts import front_of, in_devmode
+from hooks.fronts import as_pushed, front_of, in_devmode
 from hooks.limits import asked, within
 from hooks.naming import Release, configuration_id
 from hooks.push import Push
 from hooks.repository import EMPTY_TREE, Repository
 from hooks.standing import UNPUBLISHED, Front, Place, StandingOrders, Watch
 from hooks.watchdog import watch_of
+from hooks.working import Working
 
 NO_COMMIT = "0" * 40
 BASE = "STARPHLEET_BASE"
@@ -30,10 +33,10 @@ _PATH = re.compile(r"/[\x21-\x7e]{0,2000}")
 class Orders:
     """One service: which commit of which repository, in which environment, checked how.
 
-    `repository` is `None` when there is nothing to build, only jobs. `healthcheck` is a path,
-    `None` when nobody set one. `ttl` is in seconds. `why` says what brought this about. `limits`
-    are those that it asks for by name, `bases` the scripts of base containers by name, `warnings`
-    lines for who set it off.
+    `repository` is `None` when there is nothing to build, only jobs, or what lies in `working`.
+    `healthcheck` is a path, `None` when nobody set one. `ttl` is in seconds. `why` says what
+    brought this about. `limits` are those that it asks for by name, `bases` the scripts of base
+    containers by name, `warnings` lines for who set it off.
     """
 
     repository: Repository | None
@@ -52,6 +55,16 @@ class Orders:
     bases: Mapping[str, bytes] = field(factory=dict)
     front: Front = Front()
     warnings: tuple[str, ...] = ()
+    working: Working | None = None
+
+    @property
+    def has_source(self) -> bool:
+        return self.repository is not None or self.working is not None
+
+    @property
+    def linked(self) -> Path | None:
+        """The working directory that the container is to see itself."""
+        return self.working.path if self.working is not None and self.working.linked else None
 
     @property
     def service(self) -> str:
@@ -77,17 +90,20 @@ async def orders_of_push(
     bases: Mapping[str, bytes],
     most: Limits,
     devmode: bool | None = None,
+    private: bool = False,
 ) -> Orders:
     """The orders that the files of the pushed commit give; `Refused` names file and line.
 
     `ttl` is in seconds, for a push that named none; `phleet` and `bases` are what the
     headquarters' `.starphleet` and `containers/` give to test services, `most` the limits of the
     ship: a push may ask for less. It has the protection that these name, but no port of its own:
-    that is for who is ordered. `devmode` is what the ship itself says of it.
+    that is for who is ordered. `devmode` is what the ship itself says of it, `private` what the
+    last push that said so did.
     """
     files = await _files(repository, push.new)
     environment = effective(_own(files), phleet)
     front, warnings = front_of(environment, {}, Front(), in_devmode(phleet, devmode))
+    front, kept = as_pushed(front, push.private, private)
     return Orders(
         repository=repository,
         release=Release(push.service, _identity(environment, {}, bases), push.new),
@@ -101,7 +117,7 @@ async def orders_of_push(
         limits=within(asked(environment), most),
         bases=bases,
         front=evolve(front, published=None),
-        warnings=warnings if phleet.get("SECURITY_MODE") else (),
+        warnings=(*kept, *(warnings if phleet.get("SECURITY_MODE") else ())),
     )
 
 
@@ -114,19 +130,20 @@ async def orders_of_standing(
     again: int,
     why: str,
     devmode: bool | None = None,
+    working: Working | None = None,
+    texts: Mapping[str, str] = MappingProxyType({}),
 ) -> Orders:
     """What `standing` says, at `commit` of its source; `Refused` names file and line.
 
     `repository` is `None` (and `commit` `NO_COMMIT`) when it has no source: jobs alone. `owner` is
-    who made the commit; `again` counts how often the same was wanted once more.
+    who made the commit; `again` counts how often the same was wanted once more. With `working` its
+    code is there: `commit` stands for that, and `texts` are the files of it that the ship reads.
     """
-    files = await _files(repository, commit) if repository else {}
+    files = await _files(repository, commit) if repository else texts
     environment = effective(_own(files), standing.environment)
-    front = standing.front
-    if standing.place != UNPUBLISHED:
-        developing = in_devmode(standing.environment, devmode)
-        front, _ = front_of(environment, standing.files, front, developing)
     own = {"/": standing.content, "/again": str(again)}
+    if working is not None and working.linked:  # nothing else tells that it is to be started anew
+        own |= {f"/{name}": files[name] for name in READ if name in files}
     checked = healthcheck_path(environment, files.get("healthcheck"))
     return Orders(
         repository=repository,
@@ -142,8 +159,17 @@ async def orders_of_standing(
         why=why,
         limits=asked(standing.environment),
         bases=standing.bases,
-        front=front,
+        front=_front(standing, environment, devmode),
+        working=working,
     )
+
+
+def _front(standing: StandingOrders, environment: Mapping[str, str], devmode: bool | None) -> Front:
+    """What its orders say, and what the whole environment adds where there is a way to it."""
+    if standing.place == UNPUBLISHED:
+        return standing.front
+    developing = in_devmode(standing.environment, devmode)
+    return front_of(environment, standing.files, standing.front, developing)[0]
 
 
 def _identity(

@@ -23,6 +23,8 @@ class Push:
     """What arrived by git: one branch of one repository moved, by whom, with which options.
 
     `old` is `None` for a new branch. `ttl` is in seconds, `None` when the pusher named none.
+    `private` says who may use what serves then: only who has a key of the ship, or whom its
+    environment names; `None`: as before.
     """
 
     repository: str
@@ -34,6 +36,7 @@ class Push:
     owner: str
     attach: bool = False
     ttl: float | None = None
+    private: bool | None = None
 
 
 def read_push(
@@ -53,7 +56,7 @@ def read_push(
             f"a branch is not deleted by a push; the service of '{branch}' expires by itself "
             "(git push -o ttl=1m makes that soon)"
         )
-    attach, ttl = read_options(options)
+    attach, ttl, private = read_options(options)
     return Push(
         repository=repository,
         branch=branch,
@@ -64,22 +67,29 @@ def read_push(
         owner=owner,
         attach=attach,
         ttl=ttl,
+        private=private,
     )
 
 
-def read_options(options: Sequence[str]) -> tuple[bool, float | None]:
-    """`-o attach` and `-o ttl=2h` (s, m, h, d) as (attach, seconds); anything else is refused."""
-    attach, ttl = False, None
+def read_options(options: Sequence[str]) -> tuple[bool, float | None, bool | None]:
+    """`-o attach`, `-o ttl=2h` (s, m, h, d) and `-o private` or `-o public` as (attach, seconds,
+    private); anything else is refused."""
+    attach, ttl, private = False, None, None
     for option in options:
         if option == "attach":
             attach = True
         elif option.startswith("ttl="):
             ttl = read_duration(option.removeprefix("ttl="), "-o ttl")
+        elif option in ("private", "public"):
+            if private is not None and private != (option == "private"):
+                raise Refused("-o private and -o public are the opposite of each other")
+            private = option == "private"
         else:
             raise Refused(
-                f"the push option {ascii(option)[:80]} is not known; there are attach and ttl=TIME"
+                f"the push option {ascii(option)[:80]} is not known; "
+                "there are attach, private, public and ttl=TIME"
             )
-    return attach, ttl
+    return attach, ttl, private
 
 
 def read_duration(text: str, where: str) -> float:

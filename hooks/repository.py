@@ -20,7 +20,7 @@ Git = Callable[..., Awaitable[tuple[int, bytes]]]
 
 EMPTY_TREE = "4b825dc642cb6eb9a060e54bf8d69288fbee4904"
 
-_REGULAR = (b"100644", b"100755")
+_REGULAR = ("100644", "100755")
 _MOST = 256 * 1024  # bytes of a file that the platform reads
 
 BARE_ENVIRONMENT = {
@@ -53,10 +53,15 @@ def serving_environment(hooks: Path, most: int) -> dict[str, str]:
         "transfer.advertiseSID": "false",
         "gc.auto": "0",
     }
-    numbered = {"GIT_CONFIG_COUNT": str(len(settings))}
-    for i, (key, value) in enumerate(settings.items()):
-        numbered |= {f"GIT_CONFIG_KEY_{i}": key, f"GIT_CONFIG_VALUE_{i}": value}
-    return BARE_ENVIRONMENT | numbered
+    return BARE_ENVIRONMENT | configured(settings)
+
+
+def configured(settings: Mapping[str, str]) -> dict[str, str]:
+    """git's settings as variables, so that every git below has them."""
+    found = {"GIT_CONFIG_COUNT": str(len(settings))}
+    for number, (name, value) in enumerate(settings.items()):
+        found |= {f"GIT_CONFIG_KEY_{number}": name, f"GIT_CONFIG_VALUE_{number}": value}
+    return found
 
 
 @frozen
@@ -69,7 +74,7 @@ class Blob:
 
     @property
     def regular(self) -> bool:
-        return self.mode.encode() in _REGULAR
+        return self.mode in _REGULAR
 
     @property
     def executable(self) -> bool:
@@ -159,17 +164,14 @@ class Repository:
         if status != 0:
             raise ShipError(f"the tree of {commit[:12]} could not be read")
         found = {}
-        for entry in listing.split(b"\0")[:-1]:
-            meta, _, raw_name = entry.partition(b"\t")
-            mode, _, oid, size = meta.split()
-            name = raw_name.decode()
-            if mode not in _REGULAR:
-                raise Refused(f"{name} is {_kind(mode)}, it must be a regular file")
-            if int(size) > _MOST:
-                raise Refused(f"{name} is {int(size) // 1024} KB, at most {_MOST // 1024} are read")
-            _, blob = await self._git("cat-file", "blob", oid.decode())
+        for name, blob in _of_listing(listing).items():
+            if not blob.regular:
+                raise Refused(f"{name} is {_kind(blob.mode)}, it must be a regular file")
+            if blob.size > _MOST:
+                raise Refused(f"{name} is {blob.size // 1024} KB, at most {_MOST // 1024} are read")
+            _, content = await self._git("cat-file", "blob", blob.oid)
             try:
-                found[name] = blob.decode("utf-8-sig")
+                found[name] = content.decode("utf-8-sig")
             except UnicodeDecodeError:
                 raise Refused(f"{name} is not UTF-8 text") from None
         return found
@@ -182,27 +184,19 @@ class Repository:
         status, out = await self._git("ls-tree", "-r", "-z", "--long", "--full-tree", commit)
         if status != 0:
             raise ShipError(f"the tree of {commit[:12]} could not be read")
-        found = {}
-        for entry in out.split(b"\0")[:-1]:
-            meta, _, name = entry.partition(b"\t")
-            mode, _, oid, size = meta.decode().split()
-            with suppress(UnicodeDecodeError):
-                found[name.decode()] = Blob(mode, oid, int(size) if size.isdigit() else 0)
-        return found
+        return _of_listing(out)
 
     async def contents(self, oids: Collection[str]) -> dict[str, bytes]:
-        """The blobs `oids`, each by its id."""
-        asked = "".join(f"{oid}\n" for oid in oids).encode()
-        status, out = await self._git("cat-file", "--batch", stdin=asked)
-        found, at = {}, 0
-        while status == 0 and at < len(out):
-            end = out.index(b"\n", at)
-            oid, _, size = out[at:end].decode().split()
-            found[oid] = out[end + 1 : end + 1 + int(size)]
-            at = end + int(size) + 2
+        """The blobs `oids`, each by its id. `ShipError` where one is missing."""
+        found = {oid: content for oid, (_, content) in (await self._objects(oids)).items()}
         if len(found) != len(set(oids)):
             raise ShipError(f"files of {self.path.name} could not be read")
         return found
+
+    async def commits(self, ids: Collection[str]) -> dict[str, bytes]:
+        """Those of the commits `ids` that are here, each as git keeps it."""
+        found = await self._objects(ids)
+        return {oid: content for oid, (kind, content) in found.items() if kind == "commit"}
 
     async def tree(self, commit: str) -> str | None:
         """The id of the tree of `commit`; `None` when that is no commit (but a tag, a file)."""
@@ -228,6 +222,12 @@ class Repository:
         if status != 0:
             raise ShipError(f"the files of {commit[:12]} could not be written")
 
+    async def _objects(self, oids: Collection[str]) -> dict[str, tuple[str, bytes]]:
+        """Kind and content of those that are here, by id."""
+        asked = "".join(f"{oid}\n" for oid in oids).encode()
+        status, out = await self._git("cat-file", "--batch", stdin=asked)
+        return _of_batch(out) if status == 0 else {}
+
     async def _git(
         self, *args: str, env: Mapping[str, str] | None = None, stdin: bytes = b""
     ) -> tuple[int, bytes]:
@@ -238,5 +238,29 @@ class Repository:
         )
 
 
-def _kind(mode: bytes) -> str:
-    return {b"120000": "a symbolic link", b"160000": "a submodule"}.get(mode, "a directory")
+def _of_listing(out: bytes) -> dict[str, Blob]:
+    """What `ls-tree -z --long` printed, by path; without those that are not UTF-8."""
+    found = {}
+    for entry in out.split(b"\0")[:-1]:
+        meta, _, name = entry.partition(b"\t")
+        mode, _, oid, size = meta.decode().split()
+        with suppress(UnicodeDecodeError):
+            found[name.decode()] = Blob(mode, oid, int(size) if size.isdigit() else 0)
+    return found
+
+
+def _kind(mode: str) -> str:
+    return {"120000": "a symbolic link", "160000": "a submodule"}.get(mode, "a directory")
+
+
+def _of_batch(out: bytes) -> dict[str, tuple[str, bytes]]:
+    """What `cat-file --batch` printed: a line `ID KIND SIZE` and the content, or `ID missing`."""
+    found, at = {}, 0
+    while at < len(out):
+        end = out.index(b"\n", at)
+        oid, kind, *size = out[at:end].decode().split()
+        at = end + 1
+        if size:
+            found[oid] = kind, out[at : at + int(size[0])]
+            at += int(size[0]) + 1
+    return found

@@ -17,6 +17,7 @@ _ESCAPE = (
     r"|[\x00-\x08\x0b-\x1f\x7f-\x9f]"  # every other control code but tab
     r"|[\u200e\u200f\u2028-\u202e\u2066-\u2069]"  # what turns or breaks lines
 )
+_ESCAPES = re.compile(_ESCAPE)
 _COLOUR_OR_ESCAPE = re.compile(f"({_SGR})|{_ESCAPE}")
 
 Listen = Callable[[str], None]
@@ -27,6 +28,11 @@ def clean(line: str) -> str:
     """`line` without control codes other than colour, which is switched off at its end."""
     kept = _COLOUR_OR_ESCAPE.sub(lambda match: match[1] or "", line[:_LONGEST])
     return kept + "\x1b[0m" if "\x1b[" in kept and not kept.endswith("\x1b[0m") else kept
+
+
+def plain(line: str) -> str:
+    """`line` without control codes, colour among them."""
+    return _ESCAPES.sub("", line[:_LONGEST])
 
 
 class Say:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from contextlib import AbstractAsyncContextManager, suppress
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractAsyncContextManager, contextmanager, suppress
 from typing import Any
 
 from attrs import define, evolve, field
-from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.defer import CancelledError, Deferred, gatherResults
 from twisted.logger import Logger
 
 from containers.interface import Address, Container, ContainerError, Exit, Runtime
@@ -15,6 +16,7 @@ from containers.keep import keep
 from hooks.attendance import Attendance
 from hooks.building import mounts
 from hooks.errors import ShipError, Superseded
+from hooks.journal.journal import Journal
 from hooks.layout import Layout
 from hooks.ledger import Launch, Ledger, Serving
 from hooks.limits import over
@@ -39,8 +41,14 @@ class Services:
     git: Git
     queue: Queue
     attendance: Attendance
+    journal: Journal
     _keepers: dict[str, Deferred[None]] = field(factory=dict)
     _retiring: dict[str, Deferred[None]] = field(factory=dict)
+    ended: dict[str, str] = field(factory=dict)
+    """Why the service in a container ended by itself, until it is started again."""
+    restarts: Counter[str] = field(factory=Counter)
+    """How often each service ended by itself since this ship started."""
+    _visits: Counter[str] = field(factory=Counter)
     _log: Logger = Logger()
 
     async def start(
@@ -82,13 +90,20 @@ class Services:
         """Start the service again whenever it ends, until it is retired. Its jobs begin."""
 
         async def restart() -> None:
-            await self._start_again(serving, container)
+            try:
+                await self._start_again(serving, container)
+            except (CancelledError, ContainerError):
+                raise
+            except Exception as error:  # nginx or the disk: that must not be the last try
+                raise ContainerError(f"cannot start {container.name}: {error}") from error
 
         def on_exit(exit: Exit, delay: float) -> None:
+            self.ended[container.name] = exit.how
+            self.restarts[serving.service] += 1
             self._log.warn(
                 "{service} ended ({how}), it is started again in {delay} s",
                 service=serving.service,
-                how=ended_how(exit),
+                how=exit.how,
                 delay=delay,
             )
 
@@ -96,7 +111,22 @@ class Services:
         watching: Deferred[None] = Deferred.fromCoroutine(keeper)
         watching.addErrback(lambda _: None)  # it is cancelled when the service is over
         self._keepers[container.name] = watching
+        jobs = [job.name for job in serving.jobs]
+        self.journal.follow(container.name, serving.service, jobs)
         self.attend(serving)
+
+    @contextmanager
+    def visited(self, container: str) -> Iterator[None]:
+        """Somebody runs something beside the service in `container`: it is not idle."""
+        self._visits[container] += 1
+        try:
+            yield
+        finally:
+            self._visits[container] -= 1
+            self._visits += Counter()  # forgets what has none
+
+    def is_visited(self, container: str) -> bool:
+        return self._visits[container] > 0
 
     def attend(self, serving: Serving) -> None:
         """Run the jobs and the watchdog of what serves now; those of an orphan rest."""
@@ -146,7 +176,7 @@ class Services:
         """
         with suppress(Superseded):  # a newer release replaces it instead
             async with self._light_berth(serving.service):
-                if (await self.ledger.serving()).get(serving.service) == serving:
+                if await self.ledger.now(serving.service) == serving:
                     await self.forget(serving)
                     await self.proxy.withdraw(serving.service)
                     await self.open_ports({})
@@ -159,7 +189,7 @@ class Services:
         """
         with suppress(Superseded):  # a newer release is wanted instead
             async with self._light_berth(service):
-                now = (await self.ledger.serving()).get(service)
+                now = await self.ledger.now(service)
                 if now is None or now.place is None or now.orphaned or not unwanted():
                     return
                 orphan = evolve(now, orphaned=True)
@@ -209,12 +239,28 @@ class Services:
         commit again.
         """
         await self.ledger.strike(serving.service)
+        self.restarts.pop(serving.service, None)
         if serving.place is not None:
             self.layout.looked(serving.service).unlink(missing_ok=True)
             return
         name, refs = pushed_refs(serving.service)
         for ref in refs:
             await Repository(self.layout.repository(name), self.git).forget(ref)
+
+    async def retired(self) -> None:
+        """Wait until nothing is about to be retired."""
+        while self._retiring:
+            await self.gone(next(iter(self._retiring)))
+
+    def let_go(self) -> None:
+        """Let what serves go on without us, for another ship process to look after."""
+        for name in list(self._keepers):
+            self._stop_watching(name)
+        self.runtime.let_go()
+
+    @property
+    def retiring(self) -> bool:
+        return bool(self._retiring)
 
     async def stand_down(self) -> None:
         """Stop what serves, all at once; the ledger keeps it, so the next start brings it back."""
@@ -238,15 +284,17 @@ class Services:
         """Remove a container and its log; a failure is logged."""
         try:
             await self.runtime.destroy(container)
+            await self.journal.end(container.name)
             self.layout.service_log(container.name).unlink(missing_ok=True)
         except Exception:
             self._log.failure("{name} could not be removed", name=container.name)
 
     async def _start_again(self, serving: Serving, container: Container) -> None:
         """Start `serving` once more; when its port is taken now, traffic follows it."""
-        had = (await self.ledger.serving()).get(serving.service, serving)
+        had = await self.ledger.now(serving.service) or serving
         address = await self.start(container, serving.launch, Address(had.host, had.port))
         self.attendance.begun(container.name)
+        self.ended.pop(container.name, None)
         moved = evolve(had, host=address.host, port=address.port)
         if moved != had and moved.release == serving.release:
             await self.publish(moved)
@@ -283,6 +331,7 @@ class Services:
 
     def _stop_watching(self, name: str) -> None:
         self.attendance.rest(name)
+        self.ended.pop(name, None)
         watching = self._keepers.pop(name, None)
         if watching is not None:
             watching.cancel()
@@ -292,12 +341,3 @@ def backend(serving: Serving) -> Backend:
     """Where the traffic of `serving` goes, and whether each request has to be looked at before."""
     asks = serving.front.protection.asks
     return Backend(serving.container, serving.host, serving.port, guarded=asks)
-
-
-def ended_how(exit: Exit) -> str:
-    """`exit status 3`, `signal 9`, or that nobody knows."""
-    if exit.reason:
-        return exit.reason
-    if exit.status is not None:
-        return f"exit status {exit.status}"
-    return f"signal {exit.signal}" if exit.signal is not None else "nobody saw how"

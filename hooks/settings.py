@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from ipaddress import ip_address
 from pathlib import Path
 
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 
 from containers.interface import Limits
 from hooks.standing import UNPUBLISHED, Front, Place
@@ -21,7 +21,8 @@ class Settings:
 
     `roots` is the file of certificate authorities that builds are to trust. `https_port` is `None`
     for no TLS; with `https_redirect` http leads there; `hsts` is how many seconds browsers are to
-    remember it. `devmode` is `None` where the headquarters may say whether this is a workstation.
+    remember it. `proxies` are networks of those that ask for others, and may speak TLS for the
+    ship. `devmode` is `None` where the headquarters may say whether this is a workstation.
     """
 
     host: str = "localhost"
@@ -30,6 +31,7 @@ class Settings:
     https_port: int | None = None
     https_redirect: bool = False
     hsts: int = 0
+    proxies: tuple[str, ...] = ()
     devmode: bool | None = None
     ssh_port: int = 2222
     test_domain: str | None = None
@@ -49,6 +51,7 @@ class Settings:
         output=64 * MB,
     )
     service_log: int = 16 * MB
+    logs: int = 256 * MB
     build_env: Mapping[str, str] = field(factory=dict)
     roots: Path | None = None
 
@@ -90,16 +93,43 @@ def url(settings: Settings, service: str, place: Place | None = None) -> str:
     if place is not None:
         host = _in_url(settings.host) if place.path else "".join(place.hosts[:1])
         return f"{_at(settings, host)}{place.path or '/'}" if host else ""
-    domain = settings.test_domain or settings.host
-    if settings.test_domain or domain == "localhost" or domain.endswith(".localhost"):
+    if domain := _carrier(settings):
         return f"{_at(settings, f'{service}.{domain}')}/"
     return f"{_at(settings, _in_url(settings.host))}/~{service}/"
+
+
+def _carrier(settings: Settings) -> str:
+    """The domain that surely leads here with any name in front; "" for none."""
+    local = settings.host == "localhost" or settings.host.endswith(".localhost")
+    return settings.test_domain or (settings.host if local else "")
+
+
+def own_host(settings: Settings) -> str:
+    """The host name that is the ship's own pages' alone: what a service has below a path of another
+    is their neighbour for browsers. "" where there can be none."""
+    domain = _carrier(settings)
+    return f"starphleet.{domain}" if domain else ""
+
+
+def own_url(settings: Settings, path: str, *, secure: bool) -> str:
+    """The URL of a page of the ship's own, by https where it is `secure` or the only way."""
+    if secure and settings.https_port is not None:
+        settings = evolve(settings, https_redirect=True)
+    return f"{_at(settings, own_host(settings) or _in_url(settings.host))}{path}"
+
+
+def reached(settings: Settings) -> str:
+    """The command by which who has a key asks the ship, without the question."""
+    port = "" if settings.ssh_port == 22 else f" -p {settings.ssh_port}"
+    return f"ssh{port} git@{settings.host}"
 
 
 def _at(settings: Settings, host: str) -> str:
     """The beginning of a URL at `host`, by the port that serves without leading elsewhere."""
     if settings.https_redirect and settings.https_port is not None:
         return f"https://{host}{_port(settings.https_port, 443)}"
+    if settings.https_redirect and settings.proxies:
+        return f"https://{host}"
     return f"http://{host}{_port(settings.http_port, 80)}"
 
 

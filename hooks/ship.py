@@ -8,30 +8,31 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-import psutil
 from attrs import define, evolve
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from buildpacks.procfile import web_command
-from containers.interface import Address, Container, Exit, Runtime, Wish
+from containers.interface import Address, Container, Exit, Limits, Runtime, Wish
 from containers.log import tail
 from containers.watching import in_thread
 from hooks.building import Workshop
 from hooks.check import Answered, check
 from hooks.errors import DeployFailed, Refused
 from hooks.frontdoor import FrontDoor
+from hooks.journal.journal import Journal
 from hooks.layout import Layout
 from hooks.ledger import Entry, Launch, Ledger, Serving
-from hooks.limits import over, require_memory
+from hooks.limits import available_memory, over, require_memory
 from hooks.orders import BASE, Orders
 from hooks.push import Push
 from hooks.queue import Queue
 from hooks.repository import Git, Repository
 from hooks.say import Say
-from hooks.services import Services, ended_how
+from hooks.services import Services
 from hooks.settings import Settings, git_address
 from hooks.standing import UNPUBLISHED, File
+from hooks.vitals import Vitals
 from proxy.nginx import Proxy
 
 IDLE = "sleep infinity"  # of a container that is there for its jobs alone
@@ -53,22 +54,26 @@ class Ship:
     queue: Queue
     services: Services
     door: FrontDoor
+    vitals: Vitals
+    journal: Journal
     log: Logger = Logger()
 
     def repository(self, name: str) -> Repository:
         return Repository(self.layout.repository(name), self.git)
 
     async def serving(self, service: str) -> Serving | None:
-        return (await self.ledger.serving()).get(service)
+        return await self.ledger.now(service)
 
     @asynccontextmanager
     async def berth(self, orders: Orders, say: Say) -> AsyncIterator[None]:
         """One at a time per service; who waits is told its place at each change."""
 
         def ahead(count: int) -> None:
-            say.header(f"Waiting: {count} ahead")
+            why = f", and {self.queue.held}" if self.queue.held else ""
+            say.header(f"Waiting: {count} ahead{why}")
 
-        async with self.queue.berth(orders.service, ahead):
+        memory = self._limits(orders).memory or 0
+        async with self.queue.berth(orders.service, ahead, memory=memory):
             yield
 
     async def admit(self, push: Push | None) -> None:
@@ -119,18 +124,22 @@ class Ship:
         await self.services.gone(name)
         if name in self.runtime.names():
             await self.runtime.destroy(Container(name, self.layout.containers / name))
-        limits = over(self.settings.service_limits, orders.limits)
+        limits = self._limits(orders)
         self.layout.require_room(self.settings.free_disk + (limits.disk or 0))
-        require_memory(limits.memory, psutil.virtual_memory().available)
+        require_memory(limits.memory, available_memory())
         container = await self.runtime.containerize(name, self._wish(orders), say.header)
+        self.journal.follow(name, orders.service)
         if orders.standing is not None:
             beside = self.layout.beside(name)
             await in_thread(self.reactor, lay_beside, beside, orders.standing.files)
             await in_thread(self.reactor, self.runtime.own, container, [beside])
         return container
 
+    def _limits(self, orders: Orders) -> Limits:
+        return over(self.settings.service_limits, orders.limits)
+
     def _wish(self, orders: Orders) -> Wish:
-        limits = over(self.settings.service_limits, orders.limits)
+        limits = self._limits(orders)
         base, ordered = orders.environment.get(BASE, ""), orders.standing is not None
         return Wish(base, orders.bases, ordered, limits.cpus, limits.disk)
 
@@ -163,14 +172,16 @@ class Ship:
     async def build(self, container: Container, orders: Orders, say: Say) -> Launch:
         """Lay the source and let a buildpack make it runnable; how to start what came out."""
         built = await self.workshop.build(container, orders, say)
-        command = web_command(orders.processes, built) if orders.repository else IDLE
-        say.header(f"Starting web: {command}" if orders.repository else "Nothing to start but jobs")
+        command = web_command(orders.processes, built) if orders.has_source else IDLE
+        say.header(f"Starting web: {command}" if orders.has_source else "Nothing to start but jobs")
         standing = orders.standing
         argv = await self.workshop.ready(
             container, command, built, standing.jobs if standing else ()
         )
         environment = {**self._told(orders), **orders.environment}
-        return Launch(argv, environment, standing is not None, orders.limits)
+        working = str(orders.working.path) if orders.working else ""
+        linked = orders.linked is not None
+        return Launch(argv, environment, standing is not None, orders.limits, working, linked)
 
     async def start(self, container: Container, launch: Launch) -> Address:
         return await self.services.start(container, launch)
@@ -196,7 +207,7 @@ class Ship:
         log = tail(self.layout.service_log(container.name), LOG_LINES)
         details = (f"the last {len(log)} lines of its log:", *log) if log else ()
         if isinstance(result, Exit):
-            raise DeployFailed(f"the service ended by itself ({ended_how(result)})", details)
+            raise DeployFailed(f"the service ended by itself ({result.how})", details)
         raise DeployFailed(unhealthy(asked, result, address.port, ports, seconds), details)
 
     async def put_back(self, service: str, before: Serving | None) -> None:
@@ -254,6 +265,8 @@ class Ship:
             if orders.standing is not None and orders.standing.source is not None:
                 source = orders.standing.source.url
             told["STARPHLEET_DEPLOY_GITURL"] = f"{source}#{orders.release.commit}"
+        if orders.working is not None and orders.standing is not None:
+            told["STARPHLEET_DEPLOY_GITURL"] = str(orders.standing.source)
         return told
 
 

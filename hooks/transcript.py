@@ -20,6 +20,11 @@ class Transcript:
         for listen in list(self._listeners):
             listen(line)
 
+    @property
+    def lines(self) -> tuple[str, ...]:
+        """What was said so far, of which the beginning is kept."""
+        return tuple(self._lines)
+
     def follow(self, listen: Listen) -> None:
         for line in self._lines:
             listen(line)

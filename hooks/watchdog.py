@@ -6,14 +6,9 @@ import re
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
-from twisted.internet.defer import CancelledError
-from twisted.internet.task import deferLater
-from twisted.logger import Logger
-
 from hooks.errors import Refused
+from hooks.pulse import every
 from hooks.standing import Watch
-
-_log = Logger()
 
 
 def watch_of(environment: Mapping[str, str], path: str | None) -> Watch | None:
@@ -47,14 +42,12 @@ async def watch_over(
     row. Once it returns the count begins anew.
     """
     failures = 0
-    while True:
-        await deferLater(reactor, watch.pulse)
-        try:
-            failures = 0 if await healthy() else failures + 1
-            if failures > watch.retries:
-                failures = 0
-                await restart(f"GET {watch.path} failed {watch.retries + 1} times in a row")
-        except CancelledError:
-            raise
-        except Exception:
-            _log.failure("a service could not be looked after")
+
+    async def look() -> None:
+        nonlocal failures
+        failures = 0 if await healthy() else failures + 1
+        if failures > watch.retries:
+            failures = 0
+            await restart(f"GET {watch.path} failed {watch.retries + 1} times in a row")
+
+    await every(reactor, watch.pulse, look, "a service could not be looked after")

@@ -119,6 +119,10 @@ class Control:
         """From now on nginx asks the guard anew, whatever it said before."""
         await self._ask("PUT", "/epoch")
 
+    async def cut_off(self) -> None:
+        """What is open of the ship's own pages ends before anything more is sent."""
+        await self._ask("PUT", "/left")
+
     async def set_online(self, online: bool) -> None:
         """From now on `/starphleet/nginx/status` says so."""
         await self._ask("DELETE" if online else "PUT", "/offline")

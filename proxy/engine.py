@@ -4,31 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import ParamSpec, TypeVar
 
 from attrs import frozen
 from twisted.internet import defer
 from twisted.internet.defer import Deferred, DeferredLock
-from twisted.internet.interfaces import (
-    IReactorFDSet,
-    IReactorFromThreads,
-    IReactorThreads,
-    IReactorTime,
-)
+from twisted.internet.interfaces import IReactorFDSet, IReactorTime
 from twisted.internet.task import deferLater
-from twisted.internet.threads import deferToThreadPool
 
+from proxy.aside import aside
 from proxy.control import Control, ControlError, Worker
 from proxy.distribution import Run
 from proxy.files import Generations, log_tail, trim_log
 from proxy.processes import Family, Process, alive, ended, find, tell
 from proxy.render import Instance
 from proxy.routes import ProxyError
-
-P = ParamSpec("P")
-T = TypeVar("T")
 
 RUN_LIMIT = 30.0  # seconds that nginx may take to read a configuration
 LOG_LIMIT = 10_000_000  # bytes of error log, and as many of the one before
@@ -70,12 +61,13 @@ class Engine:
         self.generations = Generations(instance.prefix)
         self.control = Control(reactor, instance.control)
         self.master: Process | None = None
+        self.switches = 0
 
     def prepare(self) -> None:
         """Make the directories of the prefix."""
         for name in ("logs", "temp", "control"):
             (self._instance.prefix / name).mkdir(mode=0o700, parents=True, exist_ok=True)
-        for name in ("hooks", "guard", "challenges"):  # nginx's workers have to get there
+        for name in ("hooks", "pages", "guard", "challenges"):  # nginx's workers have to get there
             (self._instance.prefix / name).mkdir(mode=0o711, parents=True, exist_ok=True)
         self._log.touch()
         self.generations.prepare()
@@ -114,6 +106,7 @@ class Engine:
             told = self.master is not None and tell(self.master, signal.SIGHUP)
             if not (told and await self._verify(generation, since)):
                 await self._launch(generation, since)
+        self.switches += 1
         self.generations.drop_old(generation)
 
     async def revive(self, generation: int) -> bool:
@@ -165,14 +158,10 @@ class Engine:
 
     async def trim(self) -> None:
         """Bound the error log."""
-        await self._aside(trim_log, self._log, LOG_LIMIT)
-
-    def _aside(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Deferred[T]:
-        pool = IReactorThreads(self._reactor).getThreadPool()
-        return deferToThreadPool(IReactorFromThreads(self._reactor), pool, work, *args, **kwargs)
+        await aside(self._reactor, trim_log, self._log, LOG_LIMIT)
 
     async def _find(self) -> Family:
-        return await self._aside(find, self._log, self._instance.prefix / "nginx.pid")
+        return await aside(self._reactor, find, self._log, self._instance.prefix / "nginx.pid")
 
     async def _launch(self, generation: int, since: int) -> None:
         self.master = None

@@ -2,6 +2,7 @@
 
 local resp = require "ngx.resp"
 local facts = require "services"
+local quick = require "quick"
 
 local M = {}
 
@@ -9,21 +10,33 @@ local METHODS = "GET, POST, OPTIONS, PUT, PATCH, DELETE"
 local DAYS = 1728000 -- seconds that a browser may remember what it was told of an origin
 local none = {}
 
--- No identity that a client claims reaches an app. Returns the headers of the request.
+-- No identity that a client claims reaches an app. Returns how many Authorization headers there
+-- are, whether more than a head may come, and whether there may be a cookie.
 function M.strip(service)
-    local fact = facts.services[service] or none
-    local headers = ngx.req.get_headers(0)
-    for name in pairs(headers) do
-        if name == "x-identity" or name == fact.identity or name:sub(1, 4) == "jwt-" then
-            ngx.req.clear_header(name)
-        end
+    local fact = facts.services[service]
+    local claims, logins, more, cookie = quick.headers(fact and fact.identity or "x-identity")
+    if claims then
+        for _, name in ipairs(claims) do ngx.req.clear_header(name) end
     end
-    return headers
+    return logins, more, cookie
+end
+
+-- What lets a browser in is between the two of us.
+function M.keep_session()
+    local cookie = ngx.var.http_cookie
+    if not cookie or not cookie:find("starphleet_session=", 1, true) then return end
+    local kept = {}
+    for part in cookie:gmatch("[^;]+") do
+        local name = part:match("^%s*([^=]*)")
+        if name:gsub("^__%a+%-", "") ~= "starphleet_session" then kept[#kept + 1] = part end
+    end
+    ngx.req.set_header("Cookie", kept[1] and table.concat(kept, ";"):gsub("^%s+", "") or nil)
 end
 
 function M.add_headers(service)
     local fact = facts.services[service]
-    for name, value in pairs(fact and fact.request or none) do
+    if not fact or not fact.request then return end
+    for name, value in pairs(fact.request) do
         ngx.req.set_header(name, value)
     end
 end
@@ -63,9 +76,6 @@ end
 
 -- Header filter: what is set over the app's own.
 function M.answer(service)
-    for _, cookie in ipairs(ngx.ctx.cookies or none) do
-        resp.add_header("Set-Cookie", cookie)
-    end
     local fact = facts.services[service]
     if not fact then return end
     for name, value in pairs(fact.response or none) do

@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 
 SEGMENT = r"(?!\.{1,2}(?:/|\Z))[A-Za-z0-9._~-]{1,255}"
-SERVICE = re.compile(rf"[a-z0-9]([a-z0-9-]{{0,61}}[a-z0-9])?|/|(?=.{{1,1000}}\Z)(/{SEGMENT})+")
+SERVICE = re.compile(
+    rf"(?!starphleet\Z)[a-z0-9]([a-z0-9-]{{0,61}}[a-z0-9])?|/|(?=.{{1,1000}}\Z)(/{SEGMENT})+"
+)
 CONTAINER = re.compile(r"(?![.-])[a-z0-9.-]{1,200}")
 LABEL = r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
 HOST = re.compile(rf"(?=.{{1,253}}\Z){LABEL}(\.{LABEL})*")
@@ -30,10 +32,14 @@ THE_PROXYS = re.compile(
 """Headers that the proxy sets itself, or that are about one connection."""
 
 PREFIX = re.compile(r"/[A-Za-z0-9/._@+=,~ -]*[A-Za-z0-9._@+=,~-]")
+REACHED = re.compile(r"ssh( -p [0-9]{1,5})? git@[A-Za-z0-9.:-]{1,253}")
 USER = re.compile(r"[a-z_][a-z0-9_-]{0,31}")
 FILE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,100}\.conf")
 THE_SHIPS = ("/starphleet/", "/.well-known/acme-challenge/")
 """Paths below which the ship itself answers."""
+
+OWN = "starphleet"
+"""What the ship's own pages are called where services are told apart."""
 
 
 class ProxyError(Exception):

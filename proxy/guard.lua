@@ -3,6 +3,8 @@
 local state = ngx.shared.starphleet_state
 local remembered = ngx.shared.starphleet_yes -- hmac of a credential -> answer
 
+local quick = require "quick"
+
 local M = {}
 
 local secret -- as the state has it
@@ -45,13 +47,13 @@ local function one(value)
     return type(value) == "table" and table.concat(value, ", ") or value
 end
 
-local function question(service, headers)
-    local var = ngx.var
+local function question(service)
+    local var, headers = ngx.var, ngx.req.get_headers(0)
     local lines = {
         "GET /check HTTP/1.1", "Host: guard",
         "X-Service: " .. service,
         "X-Method: " .. ngx.req.get_method(),
-        "X-Scheme: " .. var.scheme,
+        "X-Scheme: " .. var[quick.scheme],
         "X-Host: " .. var.sp_host,
         "X-Uri: " .. var.request_uri,
         "X-Prefix: " .. var.sp_prefix,
@@ -168,14 +170,19 @@ local function as_text(answer)
     return table.concat(lines, "\n")
 end
 
+-- What is known of cookies, one to a line, and more of them.
+function M.together(lines, more)
+    return lines and more and lines .. "\n" .. more or lines or more
+end
+
 local function parsed(text)
-    local yes = { passes = {}, cookies = {}, who = text:gsub("c:[^\n]*\n?", "") }
+    local yes = { passes = {}, who = text:gsub("c:[^\n]*\n?", "") }
     for letter, value in text:gmatch("(%l):([^\n]*)") do
         if letter == "p" then
             local name, passed = value:match("^([^:]+):%s*(.*)$")
-            if name then yes.passes[name] = passed end
+            if name then table.insert(yes.passes, { name, passed }) end
         elseif letter == "c" then
-            table.insert(yes.cookies, value)
+            yes.cookies = M.together(yes.cookies, value)
         elseif letter == "s" then
             yes.serve = value
         else
@@ -198,7 +205,7 @@ end
 -- What this worker was told lately, as it was asked. What a client said of itself is not kept
 -- any longer than what it was told.
 local function lately(said)
-    local now = ngx.now()
+    local now = quick.now()
     if now > swept + SWEEP then answers, held, swept = {}, 0, now end
     local answer = answers[said]
     return answer and now < answer.ends and answer.yes
@@ -212,20 +219,24 @@ local function at_hand(said, yes, seconds)
     return yes
 end
 
--- The yes to this request. Does not return when there is none: then the client has its answer.
-function M.ask(service, headers)
+-- The yes to this request, with so many Authorization headers; an old one unless it has to be
+-- `fresh`. Does not return when there is none: then the client has its answer.
+function M.ask(service, logins, fresh)
+    if logins > 1 then ngx.exit(400) end
     local var = ngx.var
-    local authorization = headers["authorization"]
-    if type(authorization) == "table" then ngx.exit(400) end
-    local seen = (var.args or ""):find("jwt=", 1, true)
-    local said = not seen and table.concat({ state:get(EPOCH) or 0, service, var.scheme,
-        authorization or "", authorization and 1 or 0, var.http_cookie or "" }, "\n")
+    local authorization = logins > 0 and (var.http_authorization or "")
+    local args = var.args or ""
+    -- What stands in the URL is for this request alone.
+    local once = fresh or args:find("jwt=", 1, true) or args:find("starphleet_link=", 1, true)
+    local said = not once and (state:get(EPOCH) or 0) .. "\n" .. service .. "\n" ..
+        var[quick.scheme] .. "\n" .. (authorization or "") .. (authorization and "\n1\n" or "\n0\n") ..
+        (var.http_cookie or "")
     local yes = said and lately(said)
     if yes then return yes end
     local key = said and M.digest(said)
     local text = key and remembered:get(key)
     if text then return at_hand(said, from_text(text), remembered:ttl(key)) end
-    local answer = ask(question(service, headers))
+    local answer = ask(question(service))
     if not answer then
         var.sp_trouble = "guard"
         ngx.exit(503)
@@ -239,11 +250,16 @@ function M.ask(service, headers)
     return at_hand(said, from_text(text), keep)
 end
 
--- What the app, the client and the cache learn of a yes.
+local function pass(passes, at)
+    local header = passes[at]
+    if not header then return end
+    ngx.req.set_header(header[1], header[2])
+    return pass(passes, at + 1)
+end
+
+-- What the app learns of a yes.
 function M.let_in(yes)
-    for name, value in pairs(yes.passes) do
-        ngx.req.set_header(name, value)
-    end
+    pass(yes.passes, 1)
 end
 
 return M

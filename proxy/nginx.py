@@ -7,7 +7,7 @@ import resource
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 
-from attrs import evolve, frozen
+from attrs import evolve
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
@@ -15,31 +15,28 @@ from twisted.python.failure import Failure
 
 from proxy import operators
 from proxy.certificates import Certificate
-from proxy.control import ControlError, table_text
-from proxy.distribution import SYSTEM_PATHS, Run, find_distribution, worker_user
-from proxy.engine import Engine, Patience
-from proxy.files import write_whole
-from proxy.guard.keeper import Keeper
-from proxy.guarding import Guarding
-from proxy.protection import Commons, Protection, Sign
-from proxy.render import Instance
-from proxy.reshape import (
-    CERTIFICATES,
+from proxy.changes import (
     RENEWAL,
     Change,
-    Reshaping,
+    Refusals,
     adding,
     certifying,
+    hidden,
     laying,
     removing,
     signing,
 )
-from proxy.routes import CONTAINER, Backend, ProxyError, Route, RouteTaken, matches
-from proxy.structure import Structure, check_named, check_sign
-
-Refusals = dict[str, ProxyError]
-"""Why something could not be had, by a service, a file of the operator's, `sign PATH`, or
-`certificates`."""
+from proxy.control import ControlError
+from proxy.distribution import SYSTEM_PATHS, Run, find_distribution, worker_user
+from proxy.engine import Engine, Patience
+from proxy.guard.keeper import Keeper
+from proxy.guard.private import LINK
+from proxy.guarding import Guarding
+from proxy.protection import Commons, Crew, Protection
+from proxy.render import Instance
+from proxy.reshape import Reshaping
+from proxy.routes import CONTAINER, Backend, ProxyError, Route, matches
+from proxy.table import Entry, Table, entry
 
 LOOK = 60.0  # seconds between two looks at the log; a run that lasted longer was a good one
 FIRST_PAUSE = 0.25  # seconds before the second start in a row, doubling
@@ -49,39 +46,6 @@ LONGEST_PAUSE = 30.0
 def _open_files() -> int:
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     return 65536 if hard == resource.RLIM_INFINITY else min(hard, 65536)
-
-
-def _admitted(signs: tuple[Sign, ...]) -> tuple[dict[str, Sign], Refusals]:
-    admitted: dict[str, Sign] = {}
-    refused: Refusals = {}
-    for sign in signs:
-        try:
-            check_sign(sign)
-            if admitted.setdefault(sign.path, sign) is not sign:
-                raise RouteTaken(f"{sign.path} leads elsewhere already")
-        except ProxyError as error:
-            refused[f"sign {sign.path}"] = error
-    return admitted, refused
-
-
-def _hidden(structure: Structure) -> Refusals:
-    return {
-        f"sign {path}": RouteTaken(f"{path} already leads to {structure.taken[path]}")
-        for path in structure.signs
-        if path in structure.taken
-    }
-
-
-@frozen
-class _Entry:
-    """Where a service's traffic goes, and who may use it."""
-
-    backend: Backend
-    protection: Protection
-
-
-def _entry(backend: Backend, protection: Protection) -> _Entry:
-    return _Entry(evolve(backend, guarded=backend.guarded or protection.asks), protection)
 
 
 class Proxy:
@@ -108,6 +72,9 @@ class Proxy:
         operator: Path | None = None,
         bind: str = "0.0.0.0",  # noqa: S104
         ship: str = "localhost",
+        reached: str = "ssh git@ship",
+        own_host: str = "",
+        proxies: tuple[str, ...] = (),
         silence: int = 3600,
         workers: int | None = None,
         patience: Patience | None = None,
@@ -131,14 +98,16 @@ class Proxy:
             https_port=https_port,
             https_redirect=https_redirect,
             hsts=hsts,
+            reached=reached,
+            own_host=own_host,
+            proxies=proxies,
         )
         self._operator = operator
-        self._table = self._instance.prefix / "backends"
+        self._table = Table(self._instance.prefix / "backends")
         self._offline = self._instance.prefix / "offline"
-        self._guarding = Guarding(self._instance.prefix)
         worker = self._instance.worker_user
-        self._keeper = Keeper(reactor, self._instance.prefix, run, worker.name if worker else "")
-        self._entries: dict[str, _Entry] = {}
+        keeper = Keeper(reactor, self._instance.prefix, run, worker.name if worker else "")
+        self._guarding = Guarding(reactor, self._instance.prefix, keeper)
         self._started: tuple[Engine, Reshaping] | None = None
         self._log = Logger()
 
@@ -148,9 +117,19 @@ class Proxy:
         return self._instance.hooks
 
     @property
+    def pages(self) -> Path:
+        """The unix socket to which the ship's own pages are led, for its workers to open."""
+        return self._instance.prefix / "pages" / "socket"
+
+    @property
     def wake(self) -> Path:
         """The unix socket on which nginx asks for a service to be woken: its name in a line."""
         return self._instance.hooks.with_name("wake")
+
+    @property
+    def reloads(self) -> int:
+        """How often nginx was given another configuration since this ship started."""
+        return self._started[0].switches if self._started else 0
 
     @property
     def challenges(self) -> Path:
@@ -174,24 +153,24 @@ class Proxy:
         engine.prepare()
         reshaping = Reshaping(self._reactor, instance, engine, self._patience.apart)
         shared = commons or Commons()
-        self._entries = {route.service: _entry(*led) for route, led in table.items()}
-        self._guarding.begin({s: e.protection for s, e in self._entries.items()}, shared)
-        self._write_table()
+        entries = {route.service: entry(*led) for route, led in table.items()}
+        await self._guarding.begin({s: e.protection for s, e in entries.items()}, shared)
+        self._table.begin(entries)
         changes, refused = self._common_changes(shared, certificates or {})
-        refused |= await self._begin_guarding()
+        refused |= await self._attended()
         running = await engine.serving()
         if running is not None:
-            await self._align(engine, patiently=True)
+            await self._table.align(engine.control, patiently=True)
         last = engine.generations.read(engine.generations.current, "operator")
         kept = [laying(name, text) for name, text in last.items()]
-        laid, not_read = self._operators_changes(last)
+        laid, not_read = operators.changes(self._operator, last)
         begun = [*changes, *kept, *laid, *(adding(route) for route in table)]
         refused |= not_read | await reshaping.begin(begun, running)
         if running is not None:
-            await self._align(engine)
+            await self._table.align(engine.control)
             await engine.control.forget()
         self._started = engine, reshaping
-        return self._said(_hidden(reshaping.structure) | refused)
+        return self._said(hidden(reshaping.structure) | refused)
 
     async def publish(
         self, route: Route, backend: Backend, protection: Protection | None = None
@@ -204,10 +183,10 @@ class Proxy:
         """
         engine, reshaping = self._running()
         reshaping.structure.with_route(route)
-        before = self._entries.get(route.service)
+        before = self._table.get(route.service)
         shaped = reshaping.structure.routes.get(route.service)
         try:
-            await self._set(engine, route.service, _entry(backend, protection or Protection()))
+            await self._set(engine, route.service, entry(backend, protection or Protection()))
             if reshaping.concerned(route.service) or shaped != route:
                 await reshaping.wish(adding(route))
         except Exception:
@@ -225,6 +204,27 @@ class Proxy:
         Nothing is reloaded when nothing of the structure is new.
         """
         return await self._refit(commons, certificates)
+
+    async def muster(self, crew: Crew) -> None:
+        """These have keys of the ship; before the start too. What a key that is gone has opened of
+        the ship's pages ends."""
+        before = self._guarding.crew
+        if self._started is None:
+            self._guarding.crew = crew
+            return
+        if crew == before:
+            return
+        engine, _ = self._started
+        await self._guarding.muster(crew)
+        await self._told(engine, engine.control.forget)
+        if crew.misses(before):
+            await self._told(engine, engine.control.cut_off)
+
+    async def link(self, service: str, owner: str, key: str = "") -> str:
+        """What in a query lets a browser in to a private `service`, once and within two minutes,
+        as `owner`, for as long as this key (a fingerprint; "" for who is on the host) may."""
+        self._running()
+        return f"{LINK}={await self._guarding.link(service, owner, key)}"
 
     async def hup(self) -> Refusals:
         """Lay the configuration down and reload, at once and in any case; see `refit`."""
@@ -270,15 +270,18 @@ class Proxy:
         engine, _ = self._running()
         return await engine.control.last_used(matches("container name", CONTAINER, container))
 
+    def asleep(self) -> frozenset[str]:
+        """The services that the first request wakes."""
+        return self._table.asleep()
+
     async def lull(self, service: str, container: str, asleep: bool) -> None:
         """From now on the first request for `service` has it woken, or none any more; nothing if
         its traffic does not go to `container`."""
         engine, _ = self._running()
-        entry = self._entries.get(service)
-        if entry is None or entry.backend.container != container or entry.backend.asleep == asleep:
+        led = self._table.get(service)
+        if led is None or led.backend.container != container or led.backend.asleep == asleep:
             return
-        backend = evolve(entry.backend, asleep=asleep)
-        await self._set(engine, service, evolve(entry, backend=backend))
+        await self._lead(engine, service, evolve(led, backend=evolve(led.backend, asleep=asleep)))
 
     async def drain(self, container: str, wait: float) -> int:
         """Wait until nothing is open to `container`, at most `wait` seconds; what still is."""
@@ -313,6 +316,14 @@ class Proxy:
             except ProxyError as error:
                 self._log.error("nginx is gone: {error}", error=error)
 
+    async def leave(self) -> None:
+        """Let nginx and the checker go on without us, for another ship process to adopt."""
+        if self._started:
+            _, reshaping = self._started
+            self._started = None
+            await reshaping.close()
+            await self._guarding.leave()
+
     async def stop(self) -> None:
         """Give open requests a moment to finish, then end nginx. The same object may start again.
 
@@ -323,9 +334,9 @@ class Proxy:
             self._started = None
             await reshaping.close()
             await engine.stop()
-            await self._keeper.stop()
+            await self._guarding.stop()
 
-    async def _undo(self, service: str, shaped: Route | None, before: _Entry | None) -> None:
+    async def _undo(self, service: str, shaped: Route | None, before: Entry | None) -> None:
         """Back to what was; what of it nginx cannot be told now, it reads when it starts."""
         engine, reshaping = self._running()
         # Without effect unless the publish was cancelled while its pass was under way.
@@ -347,23 +358,13 @@ class Proxy:
     def _common_changes(
         self, commons: Commons | None, certificates: Mapping[str, Certificate] | None
     ) -> tuple[list[Change], Refusals]:
-        changes: list[Change] = []
-        refused: Refusals = {}
+        found: list[tuple[Change, Refusals]] = []
         if commons is not None:
-            signs, refused = _admitted(commons.signs)
-            changes.append(signing(signs))
+            found.append(signing(commons))
         if certificates is not None:
-            for host in certificates:
-                check_named(host)
-            changes.append(certifying(certificates))
-            if self._instance.https_port is not None and "" not in certificates:
-                refused[CERTIFICATES] = ProxyError("no TLS: there is no default certificate")
-        return changes, refused
-
-    def _operators_changes(self, last: Mapping[str, str]) -> tuple[list[Change], Refusals]:
-        texts, refused = operators.read(self._operator)
-        gone = [laying(name, None) for name in last if name not in texts and name not in refused]
-        return [*gone, *(laying(name, text) for name, text in texts.items())], refused
+            found.append(certifying(certificates, tls=self._instance.https_port is not None))
+        refused = {about: error for _, each in found for about, error in each.items()}
+        return [change for change, _ in found], refused
 
     async def _refit(
         self,
@@ -373,25 +374,18 @@ class Proxy:
     ) -> Refusals:
         engine, reshaping = self._running()
         changes, refused = self._common_changes(commons, certificates)
-        if commons is not None and self._guarding.share(commons):
+        if commons is not None and await self._guarding.share(commons):
             await self._told(engine, engine.control.forget)
-        laid, not_read = self._operators_changes(reshaping.structure.files)
+        laid, not_read = operators.changes(self._operator, reshaping.structure.files)
         refused |= not_read | await reshaping.change(*changes, *laid, *more)
-        return self._said(_hidden(reshaping.structure) | refused)
+        return self._said(hidden(reshaping.structure) | refused)
 
     def _said(self, refused: Refusals) -> Refusals:
         for about, error in refused.items():
             self._log.warn("{about}: {error}", about=about or "nginx", error=error)
         return refused
 
-    def _write_table(self) -> None:
-        backends = {service: entry.backend for service, entry in self._entries.items()}
-        try:
-            write_whole(self._table, table_text(backends))
-        except OSError as error:
-            raise ProxyError(f"cannot write nginx's table: {error}") from error
-
-    async def _set(self, engine: Engine, service: str, entry: _Entry | None) -> None:
+    async def _set(self, engine: Engine, service: str, entry: Entry | None) -> None:
         """A guard is there before what it guards, and goes after it."""
         if entry is not None and entry.backend.guarded:
             await self._guard(engine, service, entry.protection)
@@ -400,28 +394,22 @@ class Proxy:
             await self._lead(engine, service, entry)
             await self._guard(engine, service, None)
 
-    async def _begin_guarding(self) -> Refusals:
-        """There is a checker where there is something to check. Without it nobody is let in."""
+    async def _attended(self) -> Refusals:
+        """Without a checker nobody is let in where it would be asked."""
         try:
-            await (self._keeper.start() if self._guarding.needed else self._keeper.stop())
+            await self._guarding.attend()
         except ProxyError as error:
             return {"guard": error}
         return {}
 
     async def _guard(self, engine: Engine, service: str, protection: Protection | None) -> None:
-        if protection is not None:
-            await self._keeper.start()
-        if self._guarding.protect(service, protection):
+        if await self._guarding.protect(service, protection):
             await self._told(engine, engine.control.forget)
 
-    async def _lead(self, engine: Engine, service: str, entry: _Entry | None) -> None:
+    async def _lead(self, engine: Engine, service: str, entry: Entry | None) -> None:
         """First the file, then nginx: one that starts in between reads what is to be."""
-        if entry is None:
-            self._entries.pop(service, None)
-        else:
-            self._entries[service] = entry
-        self._write_table()
-        await self._told(engine, lambda: self._tell(engine, service))
+        self._table.put(service, entry)
+        await self._told(engine, lambda: self._table.tell(engine.control, service))
 
     async def _told(self, engine: Engine, tell: Callable[[], Awaitable[None]]) -> None:
         try:
@@ -429,25 +417,3 @@ class Proxy:
         except ControlError:
             await engine.revive(self._running()[1].generation)
             await tell()
-
-    async def _tell(self, engine: Engine, service: str) -> None:
-        entry = self._entries.get(service)
-        if entry is None:
-            await engine.control.delete(service)
-        else:
-            await engine.control.put(service, entry.backend)
-
-    async def _align(self, engine: Engine, *, patiently: bool = False) -> None:
-        """Tell an adopted nginx the table, as far as it knows another one.
-
-        One of an older ship may not understand all of it: then it has to wait for the reload.
-        """
-        known = await engine.control.backends()
-        wanted = {service: entry.backend for service, entry in self._entries.items()}
-        for service in known.keys() | wanted.keys():
-            if known.get(service) != wanted.get(service):
-                try:
-                    await self._tell(engine, service)
-                except ControlError:
-                    if not patiently:
-                        raise

@@ -2,7 +2,7 @@
 
 local state = ngx.shared.starphleet_state
 
-local M = { ship = "" }
+local M = { ship = "", reached = "" } -- `reached`: how who has a key does, by ssh
 
 local OFFLINE = "\1offline"
 
@@ -31,12 +31,36 @@ function M.nothing_here()
         " on the ship " .. M.ship .. ".")
 end
 
+-- Who is not let in to the ship's own pages is told how to get there.
+function M.knock()
+    ngx.header["WWW-Authenticate"] = "Starphleet"
+    page(401, "Who are you?", "This is for who has an admiral's key of the ship. In a terminal: " ..
+        M.reached .. " open dashboard - and open the link that it prints.")
+end
+
+function M.foreign()
+    page(403, "Not from there", "A page from elsewhere asked for this.")
+end
+
+function M.leave()
+    ngx.header["Content-Type"] = "text/html; charset=utf-8"
+    ngx.header["Cache-Control"] = "no-store"
+    ngx.header["Content-Security-Policy"] = "default-src 'none'; form-action 'self'; " ..
+        "frame-ancestors 'none'"
+    ngx.say("<!doctype html><html lang=en><meta charset=utf-8>",
+        "<meta name=viewport content='width=device-width'><title>Sign out</title>",
+        "<h1>Sign out of ", escape(M.ship), "</h1><form method=post><button>Sign out</button></form>")
+end
+
 -- The pages of what nginx itself had to answer; an app's own errors never come here.
 function M.failure()
     local status, service = ngx.status, ngx.var.sp_service
     if ngx.var.sp_trouble == "guard" then
         return page(503, "Cannot ask who you are", service .. " is only for some, and what knows " ..
             "them does not answer on the ship " .. M.ship .. " at the moment.")
+    end
+    if ngx.var.sp_trouble == "away" then
+        return page(503, "The ship is away", "Its pages come back with it. What it serves goes on.")
     end
     if status == 503 then
         return page(503, service .. " is not running", "There is no container of " .. service ..

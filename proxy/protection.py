@@ -6,9 +6,11 @@ from collections.abc import Mapping
 
 from attrs import field, frozen
 
+from proxy.grammar import OWN as OWN
+from proxy.ranks import Deed, Rank, may
 from proxy.routes import ProxyError
 
-MODES = ("public", "htpasswd", "ldap", "jwt")
+MODES = ("public", "htpasswd", "ldap", "jwt", "private")
 
 
 class NotProtected(ProxyError, ValueError):
@@ -62,6 +64,43 @@ class Protection:
     def asks(self) -> bool:
         """Whether a request has to be looked at before it may pass."""
         return self.mode != "public" or bool(self.betas) or bool(self.forced)
+
+
+@frozen
+class Member:
+    """Somebody who has a key of the ship: their name and what they may do."""
+
+    owner: str
+    rank: Rank
+
+
+@frozen
+class Crew:
+    """Everybody who has a key, by its fingerprint, and how they reach the ship: `ssh git@SHIP`."""
+
+    members: Mapping[str, Member] = field(factory=dict)
+    reached: str = "ssh git@ship"
+
+    def rank(self, owner: str, key: str) -> Rank | None:
+        """What `owner` is by this key, as it is now; `None` for nobody.
+
+        The key is "" for who logged in on the host itself, where everything is open to them.
+        """
+        member = self.members.get(key) if key else Member(owner, Rank.ADMIRAL)
+        return member.rank if member is not None and member.owner == owner else None
+
+    def admits(self, owner: str, key: str, service: str) -> bool:
+        """Whether `owner` may use a private `service` by this key, as it is now."""
+        deed = Deed.PAGES if service == OWN else Deed.PRIVATE
+        return may(self.rank(owner, key), deed)
+
+    def misses(self, before: Crew) -> bool:
+        """Whether somebody of `before` may do less now, or by another name."""
+        return any(
+            now is None or now.owner != was.owner or now.rank < was.rank
+            for key, was in before.members.items()
+            for now in (self.members.get(key),)
+        )
 
 
 @frozen

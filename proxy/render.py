@@ -13,12 +13,21 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
 from proxy.directives import Directive, directives
 from proxy.facts import facts
-from proxy.grammar import HOST, PREFIX, USER, InvalidRoute, matches
+from proxy.grammar import HOST, PREFIX, REACHED, USER, InvalidRoute, matches
+from proxy.proxies import network
 from proxy.routes import Route
 from proxy.structure import SHIP, Structure
 
 SOCKET_LENGTH = 107  # bytes that Linux takes for the path of a unix socket
-LUA = ("starphleet", "front", "guard", "pages", "tls", "ways")
+LUA = ("front", "guard", "own", "pages", "quick", "starphleet", "tls", "ways")
+PAGES = (
+    ("= /starphleet/dashboard", "false"),
+    ("^~ /starphleet/dashboard/", "false"),
+    ("= /starphleet/status", "false"),
+    ("= /starphleet/logstream", "true"),
+    ("= /starphleet/metrics", "true"),
+)
+"""Locations of the ship's own pages, and whether the site takes tokens of its own there."""
 MATTER = {"proxy_buffering"}  # what a cached location has to say for itself
 
 
@@ -44,6 +53,20 @@ def _port(_: object, attribute: Attribute[Any], value: int | None) -> None:
         raise InvalidRoute(f"{name} port {value} is refused: it must be 1 to 65535")
 
 
+def _own_host(_: object, __: Attribute[str], value: str) -> None:
+    if value:
+        matches("host of the ship's own pages", HOST, value)
+
+
+def _reached(_: object, __: Attribute[str], value: str) -> None:
+    matches("how the ship is reached", REACHED, value)
+
+
+def _networks(_: object, __: Attribute[Any], value: tuple[str, ...]) -> None:
+    for each in value:
+        network(each)
+
+
 def _ship(_: object, __: Attribute[str], value: str) -> None:
     matches("ship name", HOST, value)
 
@@ -54,7 +77,10 @@ class Instance:
 
     `files` are open files per worker; `patience` is the longest silence of an app, in seconds.
     Without an `https_port` there is no TLS. With `https_redirect` all ways but published ports lead
-    there; `hsts` is for how many seconds browsers remember to go nowhere else.
+    there; `hsts` is for how many seconds browsers remember to go nowhere else. `reached` is how
+    who has a key gets to the ship, a command. At `own_host` there are the ship's own pages alone.
+    `proxies` are networks: who asks from there is believed for whom and how. Where there are some,
+    https may lead to them alone.
     """
 
     prefix: Path = field(validator=_path)
@@ -69,6 +95,9 @@ class Instance:
     https_port: int | None = field(default=None, validator=_port)
     https_redirect: bool = False
     hsts: int = 0
+    reached: str = field(default="ssh git@ship", validator=_reached)
+    own_host: str = field(default="", validator=_own_host)
+    proxies: tuple[str, ...] = field(default=(), validator=_networks)
 
     @property
     def control(self) -> Path:
@@ -84,7 +113,8 @@ class Instance:
     def own(self) -> Mapping[str, str]:
         """The ways that are the ship's, so that no service may have them."""
         ports = (self.port, self.https_port)
-        return {f"port {port}": SHIP for port in ports if port is not None}
+        ways = [f"port {port}" for port in ports if port is not None]
+        return dict.fromkeys((*ways, self.own_host) if self.own_host else ways, SHIP)
 
     def at(self, port: int) -> str:
         """What nginx listens on for `port`."""
@@ -109,12 +139,12 @@ class Instance:
 
 @frozen
 class Way:
-    """One location that leads to a service."""
+    """One location that leads to a service. One that is cached knows the way past its cache."""
 
     service: str
     path: str
     text: str
-    cached: bool = False
+    past: Way | None = None
 
 
 def _text(lines: Sequence[Directive], cached: bool) -> str:
@@ -130,7 +160,8 @@ def _text(lines: Sequence[Directive], cached: bool) -> str:
 
 
 def _way(route: Route, path: str, *, cached: bool = False) -> Way:
-    return Way(route.service, path, _text(directives(route.locations), cached), cached)
+    text = _text(directives(route.locations), cached)
+    return Way(route.service, path, text, _way(route, path) if cached else None)
 
 
 def particular(structure: Structure) -> tuple[list[Way], list[str]]:
@@ -175,27 +206,30 @@ def render(instance: Instance, structure: Structure, generation: int) -> str:
     tls = instance.https_port is not None and "" in structure.certificates
     return _template().render(
         instance=instance,
+        pages=PAGES,
         generation=generation,
         tls=tls,
         named=[host for host in structure.certificates if host],
-        redirecting=tls and instance.https_redirect,
+        redirecting=(tls or bool(instance.proxies)) and instance.https_redirect,
         paths=paths,
         signs=signs,
         root=any(way.path == "/" for way in paths),
         hosts=sorted((host, route.service) for route in plain for host in route.hosts),
         particular=[(route, _way(route, "/")) for route in routes if route.locations],
         redirects=redirects,
-        known=_known(structure, redirects),
+        known=_known(instance, structure, redirects),
         ports=[(route.port, _way(route, "/")) for route in routes if route.port is not None],
         cached=any(route.cached for route in routes),
         operators=sorted(structure.files),
     )
 
 
-def _known(structure: Structure, redirects: Sequence[str]) -> list[str]:
+def _known(instance: Instance, structure: Structure, redirects: Sequence[str]) -> list[str]:
     """The hosts that the ship has a name for."""
     hosts = (host for route in structure.routes.values() for host in route.hosts)
-    return sorted({*hosts, *redirects, *(h for h in structure.certificates if HOST.fullmatch(h))})
+    certified = (host for host in structure.certificates if HOST.fullmatch(host))
+    own = [instance.own_host] if instance.own_host else []
+    return sorted({*own, *hosts, *redirects, *certified})
 
 
 @cache

@@ -2,63 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 
-from attrs import evolve, frozen
+from attrs import frozen
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from proxy.certificates import Certificate
+from proxy.changes import Change, Refusals
 from proxy.engine import Engine
 from proxy.ports import check_free
-from proxy.protection import Sign
 from proxy.render import Instance, generation_files
-from proxy.routes import ProxyError, Route
+from proxy.routes import ProxyError
 from proxy.structure import Structure
-
-SIGNS = "signs"
-CERTIFICATES = "certificates"
-
-
-@frozen
-class Change:
-    """What is to become of a structure. `made` is pure, and raises `ProxyError` where it cannot be.
-
-    `about` is a service, a file of the operator's, or what all share. With `anyway` a reload
-    follows though nothing may have changed.
-    """
-
-    about: str
-    made: Callable[[Structure], Structure]
-    anyway: bool = False
-
-
-RENEWAL = Change("", lambda structure: structure, anyway=True)
-"""The same again: laid down and reloaded."""
-
-
-def adding(route: Route) -> Change:
-    return Change(route.service, lambda structure: structure.with_route(route))
-
-
-def removing(service: str) -> Change:
-    return Change(service, lambda structure: structure.without(service))
-
-
-def signing(signs: Mapping[str, Sign]) -> Change:
-    return Change(SIGNS, lambda structure: evolve(structure, signs=signs))
-
-
-def certifying(certificates: Mapping[str, Certificate]) -> Change:
-    return Change(CERTIFICATES, lambda structure: evolve(structure, certificates=certificates))
-
-
-def laying(name: str, text: str | None) -> Change:
-    return Change(name, lambda structure: structure.with_file(name, text))
 
 
 @frozen(eq=False)
@@ -90,7 +49,7 @@ def _together(structure: Structure, wishes: Sequence[_Wish]) -> tuple[Structure,
     return structure, admitted
 
 
-def _note(refused: dict[str, ProxyError], about: str, failure: Failure) -> None:
+def _note(refused: Refusals, about: str, failure: Failure) -> None:
     assert isinstance(failure.value, ProxyError)
     refused[about] = failure.value
 
@@ -115,12 +74,12 @@ class Reshaping:
         self.structure = Structure(taken=instance.own)
         self.generation = 0
 
-    async def begin(self, changes: Iterable[Change], running: int | None) -> dict[str, ProxyError]:
+    async def begin(self, changes: Iterable[Change], running: int | None) -> Refusals:
         """Serve what `changes` make, leaving alone an nginx that runs and has just this already.
 
         Returns why for each change that could not be had; the others are served.
         """
-        refused: dict[str, ProxyError] = {}
+        refused: Refusals = {}
         wishes = [_Wish(change, Deferred()) for change in changes]
         for wish in wishes:
             wish.done.addErrback(partial(_note, refused, wish.change.about))
@@ -139,9 +98,9 @@ class Reshaping:
         wishes = (*self._waiting, *self._under_way)
         return any(wish.change.about == about for wish in wishes)
 
-    async def change(self, *changes: Change) -> dict[str, ProxyError]:
+    async def change(self, *changes: Change) -> Refusals:
         """Make changes and return once all serve that could be had; why the others could not."""
-        refused: dict[str, ProxyError] = {}
+        refused: Refusals = {}
         for change, done in [(change, self.wish(change)) for change in changes]:
             try:
                 await done

@@ -5,13 +5,16 @@ local balancer = require "ngx.balancer"
 local ffi = require "ffi"
 local front = require "front"
 local guard = require "guard"
+local own = require "own"
 local pages = require "pages"
+local quick = require "quick"
+local resp = require "ngx.resp"
 local ways = require "ways"
 
 ffi.cdef "int kill(int pid, int sig);"
 
 local backends = ngx.shared.starphleet_backends -- service -> "host port container[ asleep][ guarded]"
-local open = ngx.shared.starphleet_open         -- "container pid" -> requests open there
+local open = ngx.shared.starphleet_open         -- "container pid" -> requests open there, or 0
 local workers = ngx.shared.starphleet_workers   -- pid -> "generation state"
 local used = ngx.shared.starphleet_used         -- container -> when it was last asked, epoch seconds
 
@@ -24,13 +27,22 @@ local MOST_ROWS = 4096
 local HOPS = 3 -- services that one request may be led through
 local ONCE_ONLY = { POST = true, LOCK = true, PATCH = true } -- what nginx never sends twice
 
-local rows, held = {}, 0      -- backend as text -> what it says, and how many of them
+local SWEEP = 60 -- seconds
+
+local pid                     -- of this worker
+local rows, held = {}, 0      -- service -> what its backend last said, and how many of them
+local known = {}              -- service -> the row that was true lately, of those that are open
+local led = {}                -- request -> the row by which it was led, from then on to its end
+local baked = {}              -- request -> cookies for its client, if any
+local counted = {}            -- what this worker has put into `open`
 local second, touched = 0, {} -- the containers that were asked in this second
+local looked, closing = 0, false -- when it was last asked whether connections end, and the answer
 
 -- The master's memory starts empty: fill it from what the ship wrote last. On a reload it is
 -- full, and the file may be behind it.
-function M.init(generation, ship)
-    M.generation, pages.ship = generation, ship
+function M.init(generation, ship, reached, scheme)
+    M.generation, pages.ship, pages.reached = generation, ship, reached
+    quick.scheme = scheme
     guard.init()
     if backends:get(LOADED) then return end
     local file = io.open(ngx.config.prefix() .. "backends")
@@ -47,10 +59,21 @@ function M.init(generation, ship)
     backends:safe_set(LOADED, true)
 end
 
+-- Counts that are zero go from time to time, and when the worker does. Nobody else changes them.
+local function sweep()
+    rows, held, known = {}, 0, {}
+    for key in pairs(counted) do
+        if open:get(key) == 0 then
+            open:delete(key)
+            counted[key] = nil
+        end
+    end
+end
+
 -- A worker tells when it stops accepting: pending timers fire early, right after the listening
 -- sockets were closed.
 function M.init_worker()
-    local pid = tostring(ngx.worker.pid())
+    pid = tostring(ngx.worker.pid())
     workers:set(pid, M.generation .. " serving")
     local function leaving(premature)
         if premature then
@@ -60,20 +83,22 @@ function M.init_worker()
         end
     end
     ngx.timer.at(86400, leaving)
+    ngx.timer.every(SWEEP, sweep)
 end
 
 function M.exit_worker()
-    workers:delete(tostring(ngx.worker.pid()))
+    sweep()
+    workers:delete(pid)
 end
 
 local function worker_pids()
     local alive = {}
-    for _, pid in ipairs(workers:get_keys(0)) do
+    for _, one in ipairs(workers:get_keys(0)) do
         -- one that crashed could not say goodbye; what it had open went with it
-        if ffi.C.kill(tonumber(pid), 0) == 0 then
-            alive[#alive + 1] = pid
+        if ffi.C.kill(tonumber(one), 0) == 0 then
+            alive[#alive + 1] = one
         else
-            workers:delete(pid)
+            workers:delete(one)
         end
     end
     return alive
@@ -81,20 +106,20 @@ end
 
 local function open_requests(container)
     local sum = 0
-    for _, pid in ipairs(worker_pids()) do
-        sum = sum + (open:get(container .. " " .. pid) or 0)
+    for _, one in ipairs(worker_pids()) do
+        sum = sum + (open:get(container .. " " .. one) or 0)
     end
     return sum
 end
 
-local function count(container, step)
-    local key = container .. " " .. ngx.worker.pid()
-    if open:incr(key, step, 0) == 0 then open:delete(key) end
+local function count(row, step)
+    open:incr(row.key, step, 0)
 end
 
 -- A request that cannot be sent twice travels on a connection of its own: a kept-alive one that
 -- the app closes at that very moment would be a 502 that nobody can mend.
-local function connection(var)
+local function connection(var, more)
+    if not more and not ONCE_ONLY[ngx.req.get_method()] then return end
     local upgrade = var.http_upgrade
     if upgrade and upgrade:lower() == "websocket" then
         var.sp_upgrade, var.sp_connection = "websocket", "upgrade"
@@ -102,7 +127,7 @@ local function connection(var)
     end
     local length = tonumber(var.http_content_length) or 0
     if ONCE_ONLY[ngx.req.get_method()] or length > 0 or var.http_transfer_encoding then
-        var.sp_upstream, var.sp_connection = "starphleet_once", "close"
+        var.sp_upstream, var.sp_connection = "once", "close"
     end
 end
 
@@ -118,43 +143,56 @@ local function wake(service)
 end
 
 -- What a row of the table says. Reading it takes a pattern, and patterns are not compiled.
-local function read(backend)
-    local row = rows[backend]
-    if row then return row end
+local function read(service, backend)
+    local row = rows[service]
+    if row and row.backend == backend then return row end
     local host, port, container, more = backend:match("^(%S+) (%d+) (%S+)(.*)$")
     row = {
         host = host, port = tonumber(port), container = container,
-        asleep = more:find(" asleep", 1, true) ~= nil,
+        key = container .. " " .. pid,
+        service = service, backend = backend, asleep = more:find(" asleep", 1, true) ~= nil,
         guarded = more:find(" guarded", 1, true) ~= nil,
     }
     if held >= MOST_ROWS then rows, held = {}, 0 end
-    rows[backend], held = row, held + 1
+    rows[service], held = row, held + 1
     return row
 end
 
 -- Once a second is enough for who asks how long it was idle.
 local function use(container)
-    local now = ngx.time()
+    local now = math.floor(quick.now())
     if now ~= second then second, touched = now, {} end
     if touched[container] then return end
     touched[container] = true
     used:set(container, now)
 end
 
--- Counted first and looked up again, so that a ship that has switched and then reads zero can be
+-- Counted first and looked up then, so that a ship that has switched and then reads zero can be
 -- sure that nobody still is on the way to the old one.
-local function go_to(service, backend)
-    local row = read(backend)
+local function go_to(service, row)
     local container = row.container
-    count(container, 1)
-    if backends:get(service) == backend and not row.asleep then
+    count(row, 1)
+    counted[row.key] = true
+    if backends:get(service) == row.backend and not row.asleep then
         use(container)
+        led[quick.request()] = row
         ngx.var.sp_container = container
-        ngx.ctx.row = row
         return true
     end
-    count(container, -1)
+    count(row, -1)
+    known[service] = nil
     if row.asleep and not wake(service) then ngx.exit(503) end
+end
+
+-- What is said of a service now; or lately, where `go_to` would see that it has changed.
+local function look_up(service)
+    local row = known[service]
+    if row then return row end
+    local backend = backends:get(service)
+    if not backend then return nil end
+    row = read(service, backend)
+    if not row.asleep and not row.guarded then known[service] = row end
+    return row
 end
 
 -- Another service in place of this one, for whom the guard says so.
@@ -162,53 +200,76 @@ local function instead(yes, hops)
     return hops < HOPS and yes.serve and yes.serve ~= "" and backends:get(yes.serve) and yes.serve
 end
 
--- What is kept of an answer is for just those who ask the same, and sent the same of themselves.
-local function cache_key(var, headers, yes)
-    return ngx.encode_base64(guard.digest(var.sp_container, yes and yes.who or "",
-        tostring(headers["authorization"] or ""), var.http_cookie or "", var.scheme, var.sp_host,
-        ngx.req.get_method(), var.sp_uri))
+-- Leads to the container of a service, or of the one that its guard says instead. Returns which
+-- service that is, the guard's yes if there is a guard, and cookies for the client, if any.
+local function lead(service, logins, yes, cookies, hops)
+    local row = look_up(service)
+    if not row then return ngx.exit(503) end
+    if row.guarded and not yes then
+        yes = guard.ask(service, logins)
+        cookies = guard.together(cookies, yes.cookies)
+        local other = yes.serve and instead(yes, hops)
+        if other then
+            ngx.var.sp_service = other
+            front.strip(other)
+            return lead(other, logins, nil, cookies, hops + 1)
+        end
+    end
+    if go_to(service, row) then return service, yes, cookies end
+    return lead(service, logins, yes, cookies, hops)
 end
 
--- Access phase: whether the request may pass, and to which container.
+-- What is kept of an answer is for just those who ask the same, and sent the same of themselves.
+local function cache_key(var, yes)
+    local login = tostring(ngx.req.get_headers(0)["authorization"] or "")
+    return ngx.encode_base64(guard.digest(var.sp_container, yes and yes.who or "", login,
+        var.http_cookie or "", var[quick.scheme], var.sp_host, ngx.req.get_method(), var.sp_uri))
+end
+
+-- Whether a request for a service may pass, and to which container.
+local function pass(var, service, prefix)
+    front.preflight(service)
+    local logins, more, cookie = front.strip(service)
+    connection(var, more)
+    var.sp_uri = ways.below(prefix)
+    local yes, cookies
+    service, yes, cookies = lead(service, logins, nil, nil, 0)
+    front.add_headers(service)
+    if cookie then front.keep_session() end
+    if yes then guard.let_in(yes) end
+    if cookies then baked[quick.request()] = cookies end
+    return yes
+end
+
+-- Access phase.
 function M.choose()
     local var = ngx.var
     local service = var.sp_service
     if service == "" then return end -- a page of the proxy's own
-    front.preflight(service)
-    local headers = front.strip(service)
-    connection(var)
-    var.sp_uri = ways.below(var.sp_prefix)
-    local yes, asked, hops, cookies = nil, nil, 0, {}
-    while true do
-        local backend = backends:get(service)
-        if not backend then return ngx.exit(503) end
-        if asked ~= service and read(backend).guarded then
-            asked, yes = service, guard.ask(service, headers)
-            for _, cookie in ipairs(yes.cookies) do cookies[#cookies + 1] = cookie end
-            local other = instead(yes, hops)
-            if other then
-                service, yes, asked, hops = other, nil, nil, hops + 1
-                var.sp_service = service
-                front.strip(service)
-            end
-        elseif go_to(service, backend) then
-            break
-        end
-    end
-    front.add_headers(service)
-    if yes then guard.let_in(yes) end
-    if cookies[1] then ngx.ctx.cookies = cookies end
-    if var.sp_cached ~= "" then var.sp_key = cache_key(var, headers, yes) end
+    return pass(var, service, var.sp_prefix)
+end
+
+-- What comes bit by bit is nothing to be kept, and would be gathered first.
+local function streams(var)
+    local accept = var.http_accept
+    return var.http_upgrade or (accept and accept:lower():find("text/event-stream", 1, true))
+end
+
+-- The same where answers are kept.
+function M.keep()
+    local var = ngx.var
+    if streams(var) then return ngx.exec(var.sp_past) end
+    var.sp_key = cache_key(var, M.choose())
 end
 
 -- The same where no location said which service.
 function M.enter()
-    ways.find()
-    M.choose()
+    local service, prefix = ways.find()
+    pass(ngx.var, service, prefix)
 end
 
 function M.balance()
-    local row = ngx.ctx.row
+    local row = led[quick.request()]
     local ok, err = balancer.set_current_peer(row.host, row.port)
     if not ok then
         ngx.log(ngx.CRIT, "no peer: ", err)
@@ -216,26 +277,39 @@ function M.balance()
     end
 end
 
--- Log phase: once for every request that ever began, however it ended. ngx.ctx does not survive
--- the way to an error page; variables do.
+-- Log phase: once for every request that ever began, however it ended.
 function M.log()
-    local container = ngx.var.sp_container
-    if container and container ~= "" then count(container, -1) end
+    local request = quick.request()
+    local row = led[request]
+    if not row then return end
+    led[request], baked[request] = nil, nil
+    count(row, -1)
 end
 
 -- A reload cuts kept-alive connections, and a client that sends at that moment loses a request.
--- So the ship has them closed politely first: each answer says that it is the last one.
+-- So the ship has them closed politely first: each answer says that it is the last one. It waits
+-- for longer than the moment for which an answer is good here.
 local function last_answer()
-    if ngx.worker.exiting() or open:get(CLOSING) == M.generation then
+    local now = quick.now()
+    if now ~= looked then looked, closing = now, open:get(CLOSING) == M.generation end
+    if closing or ngx.worker.exiting() then
         if ngx.status ~= 101 and ngx.req.http_version() < 2 then
             ngx.header["Connection"] = "close"
         end
     end
 end
 
+local function add_cookies(lines)
+    if not lines:find("\n", 1, true) then return resp.add_header("Set-Cookie", lines) end
+    for line in lines:gmatch("[^\n]+") do resp.add_header("Set-Cookie", line) end
+end
+
 function M.answer()
     last_answer()
-    front.answer(ngx.var.sp_service)
+    local request = quick.request()
+    local row, cookies = led[request], baked[request]
+    if cookies then add_cookies(cookies) end
+    front.answer(row and row.service or ngx.var.sp_service)
 end
 
 local function reply(status, text)
@@ -290,6 +364,8 @@ function M.control()
         reply(200, M.generation)
     elseif kind == "epoch" and method == "PUT" then
         reply(200, guard.forget())
+    elseif kind == "left" and method == "PUT" then
+        reply(200, own.cut_off())
     elseif kind == "offline" and (method == "PUT" or method == "DELETE") then
         pages.set_offline(method == "PUT")
         reply(200, "")
@@ -300,7 +376,7 @@ function M.control()
     elseif kind == "workers" and method == "GET" then
         list_workers()
     else
-        reply(404, "backends, closing, epoch, offline, open, used, workers")
+        reply(404, "backends, closing, epoch, left, offline, open, used, workers")
     end
 end
 

@@ -5,6 +5,10 @@ local pages = require "pages"
 
 local M = {}
 
+local function by_number(letter)
+    return string.format("%%%02X", letter:byte())
+end
+
 -- The path below the route's prefix, byte for byte as the client sent it. Only when the client
 -- wrote the prefix itself in another way (%7E for ~, dot segments) is nginx's decoded path used.
 function M.below(prefix)
@@ -12,13 +16,12 @@ function M.below(prefix)
     if raw:byte(1) ~= 47 then raw = "/" .. raw end
     -- No prefix holds a question mark: what begins with it has it in its path.
     if prefix == "" or raw:sub(1, #prefix + 1) == prefix .. "/" then
-        return raw:sub(#prefix + 1)
+        local rest = raw:sub(#prefix + 1)
+        return rest
     end
     local path = raw:match("^[^?]*")
     local decoded = ngx.var.uri:sub(#prefix + 1)
-    local escaped = decoded:gsub("[^A-Za-z0-9/._~!$&'()*+,;=:@-]", function(c)
-        return string.format("%%%02X", c:byte())
-    end)
+    local escaped = decoded:gsub("[^A-Za-z0-9/._~!$&'()*+,;=:@-]", by_number)
     return escaped .. raw:sub(#path + 1)
 end
 
@@ -61,7 +64,7 @@ local function longest(uri)
     end
 end
 
--- Access phase: sets which service, or answers.
+-- Access phase: sets and returns which service, and the prefix; or answers.
 function M.find()
     local var = ngx.var
     local uri = var.uri
@@ -74,9 +77,11 @@ function M.find()
         pages.nothing_here()
         ngx.exit(ngx.HTTP_OK)
     end
-    var.sp_prefix = path:sub(1, -2)
+    local service, prefix = facts.paths[path], path:sub(1, -2)
+    var.sp_prefix = prefix
     if facts.signs[path] then M.lead_on() end
-    var.sp_service = facts.paths[path]
+    var.sp_service = service
+    return service, prefix
 end
 
 return M

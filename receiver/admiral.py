@@ -12,7 +12,7 @@ from attrs import field, frozen
 
 from containers.sandbox import SYSTEM_PATH
 from receiver.ssh.interface import Command, Login, Request, Words
-from receiver.verbs import Starphleet
+from receiver.verbs import Starphleet, asker
 
 ACCOUNT = "admiral"
 SFTP_SERVERS = (
@@ -120,4 +120,5 @@ class AdmiralRoom:
             "SSH_CONNECTION": login.connection,
             "SSH_CLIENT": " ".join((*there[:2], *there[3:])),
             **self.starphleet.env,
+            **asker(login),
         }

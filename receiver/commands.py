@@ -2,28 +2,38 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import time
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from attrs import asdict, define
 
-from containers.interface import Container
+from buildpacks.launch import launch_argv
+from containers.interface import Address, Container
 from containers.log import tail
 from containers.watching import in_thread
+from hooks.building import any_script, mounts
+from hooks.check import PATIENCE, ask
 from hooks.errors import Refused
 from hooks.ledger import Serving
+from hooks.limits import over
 from hooks.say import Listen
 from hooks.settings import url
 from hooks.ship import Ship
+from hooks.stamps import short
+from hooks.underway import Deploys, Underway
 from proxy.certificates import doubt, expiring
+from proxy.ranks import Deed, may
 from receiver.headquarters import ordered as phases
 from receiver.headquarters.loop import Loop
 from receiver.headquarters.ordered import Ordered
 from receiver.headquarters.source import source_of_operator
+from receiver.opening import DASHBOARD, Opening
 
 TOLD = 1000  # entries of the history that are told at most
 
@@ -35,6 +45,8 @@ class Commands:
     ship: Ship
     loop: Loop
     point_to: Callable[[str], Awaitable[None]]
+    opening: Opening
+    deploys: Deploys
 
     async def do(self, words: Sequence[str], say: Listen) -> None:
         """One command: its name, then what it is about. `Refused` for one that is not known."""
@@ -47,6 +59,7 @@ class Commands:
             "start": self._start,
             "restart": self._restart,
             "poll": self._poll,
+            "healthcheck": self._healthcheck,
             "lxc-backup": self._backup,
             "lxc-restore": self._restore,
             "dns-online": partial(self._dns, True),
@@ -58,11 +71,47 @@ class Commands:
             raise Refused(f"{ascii(' '.join(words))[:60]} is no command of a ship")
         await known[words[0]](say, *words[1:])
 
-    async def entrance(self, words: Sequence[str]) -> dict[str, Any]:
-        """How to join the container of a service: `argv` and `env`, with the service's own."""
+    @asynccontextmanager
+    async def beside(self, words: Sequence[str]) -> AsyncIterator[dict[str, Any]]:
+        """Where a command runs beside a service, which is awake meanwhile: a `Beside`, and the
+        argv that begins it."""
         serving = await self._serving(words)
-        env = {**serving.launch.env, "PORT": str(serving.port)}
-        return {"argv": self.ship.runtime.entrance(self._container(serving)), "env": env}
+        container = self._container(serving)
+        script = any_script(self.ship.runtime, container)
+        with self.ship.services.visited(container.name):
+            place = await self.ship.runtime.beside(
+                container,
+                env={**serving.launch.env, "PORT": str(serving.port)},
+                limits=over(self.ship.settings.service_limits, serving.launch.limits),
+                mounts=mounts(self.ship.layout, container, serving.launch),
+            )
+            yield {
+                "argv": list(place.argv),
+                "marks": dict(place.marks),
+                "script": os.fsdecode(place.script),
+                "terminal": place.terminal,
+                "begin": launch_argv(script),
+            }
+
+    async def open(self, words: Sequence[str], asker: Sequence[str]) -> dict[str, Any]:
+        """The `url` of a service or of the dashboard, with a link for the asker (a name and the
+        fingerprint of their key, "" on the host) where one is needed."""
+        owner, key = asker
+        if _named(words) == DASHBOARD:
+            return {"url": await self.opening.dashboard(owner, key)}
+        return {"url": await self.opening.service(await self._serving(words), owner, key)}
+
+    async def cancel(self, words: Sequence[str], asker: Sequence[str]) -> str:
+        """End a deploy, by its id or its service; what was done. Pushers end their own alone."""
+        one, (owner, key) = self.deploys.named(_named(words)), asker
+        orders, crew = one.orders, await self.opening.muster.look()
+        own = orders.push is not None and orders.owner == owner
+        if not own and not may(crew.rank(owner, key), Deed.CANCEL):
+            raise Refused(
+                f"{orders.service} is deployed for {orders.owner}; captains may cancel it"
+            )
+        await self.deploys.cancel(one, owner)
+        return f"{orders.service}: the deploy of {short(orders.release.commit)} is cancelled"
 
     async def history(self, words: Sequence[str]) -> dict[str, Any]:
         """The newest deploys, newest first, of one service or all."""
@@ -89,6 +138,7 @@ class Commands:
             "online": self.ship.proxy.online,
             "running": sorted(queue.running),
             "waiting": list(queue.waiting),
+            "deploys": [self._deploy(one) for one in self.deploys.underway],
         }
 
     def _certificates(self) -> list[dict[str, Any]]:
@@ -125,13 +175,29 @@ class Commands:
             "ordered": one.place is not None,
             "orphaned": one.orphaned,
             "stopped": one.stopped,
+            "security": one.front.protection.mode,
             "jobs": [asdict(job) for job in one.jobs],
+            "working": one.launch.working,
+            "linked": one.launch.linked,
+        }
+
+    def _deploy(self, one: Underway) -> dict[str, Any]:
+        service, queue = one.orders.service, self.ship.queue
+        newest = [each for each in self.deploys.underway if each.orders.service == service][-1]
+        alone = service not in queue.running
+        return {
+            "id": one.name,
+            "service": service,
+            "commit": one.orders.release.commit,
+            "owner": one.orders.owner,
+            "waits": service in queue.waiting and (alone or one is newest),
         }
 
     def _ordered(self, one: Ordered) -> dict[str, Any]:
-        standing = one.standing
+        standing, workplaces = one.standing, self.loop.bringing.workplaces
         return {
             "service": standing.service,
+            "working": str(workplaces.place(standing)) if workplaces.has(standing) else "",
             "source": str(standing.source) if standing.source else None,
             "commit": one.commit,
             "phase": one.phase,
@@ -187,6 +253,20 @@ class Commands:
         serving = await self._serving(words)
         await self.ship.services.restart(serving)
         say(f"{serving.service} was started again")
+
+    async def _healthcheck(self, say: Listen, *words: str) -> None:
+        serving = await self._serving(words)
+        named = serving.watch.path if serving.watch else serving.launch.env.get("HEALTHCHECK")
+        path, address = named or "/", Address(serving.host, serving.port)
+        with self.ship.services.visited(serving.container):
+            if self.ship.runtime.freezes:
+                await self.ship.runtime.freeze(self._container(serving), False)
+            status = await ask(self.ship.reactor, address, path, PATIENCE)
+        how = f"answered {status}" if status else f"was not answered within {PATIENCE:g} s"
+        told = f"{serving.service}: GET {path} {how}"
+        if status is None or (status != 200 if named else status >= 500):
+            raise Refused(told)
+        say(told)
 
     async def _backup(self, say: Listen, *words: str) -> None:
         name, file = words

@@ -6,12 +6,13 @@ The only module that reads the environment. A variable that is set wins over the
 from __future__ import annotations
 
 import os
+import pwd
 import re
 from collections.abc import Mapping
 from pathlib import Path
 
 import psutil
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 
 from containers.interface import Limits
 from hooks.environment import read_env_file
@@ -20,18 +21,26 @@ from hooks.layout import Layout
 from hooks.limits import read_share, read_size, usual_memory
 from hooks.push import read_duration
 from hooks.settings import MB, Settings
+from proxy.proxies import networks
+from proxy.routes import InvalidRoute
+from receiver.syslog.messages import Destination, destinations
+from receiver.web.peering import read_peers
 
 _DOMAIN = re.compile(
     r"(?=.{1,253}$)[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*"
 )
 _ADDRESS = re.compile(r"[0-9.]+|\[?[0-9a-f:]+\]?")
+_INSTALLING = re.compile("(UV|PIP)_[A-Z_]+|SSL_CERT_(FILE|DIR)|(?i:https?|no|all)_proxy$")
 _SECRET = re.compile("SECRET|TOKEN|PASSWORD|CREDENTIAL")
+_TOKEN = re.compile(r"[!-~]{16,512}")
 _MAIL = re.compile(r"[A-Za-z0-9._%+-]{1,64}@[A-Za-z0-9.-]{1,253}")
 _PROXIES = ("http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
 _PASSED_TO_BUILDS = (
     *_PROXIES,
     "UV_INDEX_URL", "UV_DEFAULT_INDEX", "PIP_INDEX_URL", "NPM_CONFIG_REGISTRY",
 )  # fmt: skip
+_ASKER = ("STARPHLEET_OWNER", "STARPHLEET_KEY")
+_SYSTEM = Path("/var/starphleet")
 _ROOTS = Path("/etc/ssl/certs/ca-certificates.crt")
 
 
@@ -55,6 +64,7 @@ class Config:
     public_key: Path | None
     ship_files: Path
     pulse: float | None
+    overlay: bool
     runtime: str
     base: str
     network: str
@@ -62,30 +72,100 @@ class Config:
     acme: str
     acme_server: str
     acme_roots: Path | None
+    peers: tuple[str, ...]
+    peers_token: str = field(repr=False)
+    metrics_token: str = field(repr=False)
+    asker: tuple[str, str]
+    """Who uses `starphleet`: the owner of a key and its fingerprint; "" for who is on the host."""
+    syslog: tuple[Destination, ...]
     hook_secret: str = field(repr=False)
     given: Mapping[str, str] = field(repr=False)
     """What of it came from the environment, for a `starphleet` that the ship starts."""
+    remote: str
+    ec2_size: str
+    notify: str
+    """Where systemd wants to be told how the ship is, "" where it does not."""
+    environ: Mapping[str, str] = field(repr=False)
+    """All of the environment, for the next process of the ship."""
+    installing: Mapping[str, str] = field(repr=False)
+    """What of it an installer of packages goes by: registries, proxies, certificates."""
 
 
 def load(environ: Mapping[str, str] | None = None) -> Config:
     """The configuration as it is now; `Refused` names the variable that is not right."""
     environ = os.environ if environ is None else environ
     layout = Layout(_root(environ))
-    given = {**_file(layout.settings), **environ}
+    given = {**_file(_of_the_system(layout)), **_file(layout.settings), **environ}
     read = _Reader({name: value for name, value in given.items() if value != ""})
+    settings = _settings(read, given, layout)
+    return Config(
+        layout=evolve(layout, working=read.directory("STARPHLEET_DEV", layout.working)),
+        settings=settings,
+        bind=read.address("STARPHLEET_BIND", _usual_bind(settings)),
+        login_timeout=float(read.count("STARPHLEET_LOGIN_TIMEOUT", 60)),
+        logins_per_address=read.count("STARPHLEET_LOGINS_PER_ADDRESS", 100),
+        logins=read.count("STARPHLEET_LOGINS", 400),
+        max_pack=read.size("STARPHLEET_MAX_PACK", 1024 * MB),
+        service_ports=read.ports("STARPHLEET_SERVICE_PORTS", range(20000, 28000)),
+        path=environ.get("PATH", "/usr/local/bin:/usr/bin:/bin"),
+        terminal=environ.get("TERM", "dumb"),
+        git_env={
+            **({"GIT_SSL_CAINFO": str(settings.roots)} if settings.roots else {}),
+            **{name: given[name] for name in _PROXIES if name in given},
+        },
+        headquarters=read.text("STARPHLEET_HEADQUARTERS", ""),
+        private_key=read.file("STARPHLEET_PRIVATE_KEY"),
+        public_key=read.file("STARPHLEET_PUBLIC_KEY"),
+        ship_files=Path(read.text("STARPHLEET_SHIP_FILES", _ship_files(layout))),
+        pulse=read.pulse(),
+        overlay=_overlay(read, layout),
+        runtime=read.one_of("STARPHLEET_RUNTIME", ("process", "lxc")),
+        base=read.text("STARPHLEET_BASE", ""),
+        network=read.text("STARPHLEET_NETWORK", ""),
+        tests_reach_ship=read.truth("STARPHLEET_TESTS_REACH_SHIP"),
+        acme=read.mail("STARPHLEET_ACME"),
+        acme_server=read.text("STARPHLEET_ACME_SERVER", ""),
+        acme_roots=read.file("STARPHLEET_ACME_ROOTS"),
+        peers=read_peers(read.text("STARPHLEET_PEERS", ""), "STARPHLEET_PEERS"),
+        peers_token=read.token("STARPHLEET_PEERS_TOKEN"),
+        metrics_token=read.token("STARPHLEET_METRICS_TOKEN"),
+        asker=_asker(environ),
+        syslog=destinations(read.text("STARPHLEET_SYSLOG", ""), "STARPHLEET_SYSLOG"),
+        hook_secret=read.text("STARPHLEET_HOOK_SECRET", ""),
+        given={
+            name: value
+            for name, value in environ.items()
+            if name.startswith("STARPHLEET_") and not _SECRET.search(name)
+            if name not in _ASKER
+        },
+        remote=read.text("STARPHLEET_REMOTE", ""),
+        ec2_size=read.text("EC2_INSTANCE_SIZE", ""),
+        notify=environ.get("NOTIFY_SOCKET", ""),
+        environ=dict(environ),
+        installing={name: value for name, value in given.items() if _INSTALLING.match(name)},
+    )
+
+
+def _usual_bind(settings: Settings) -> str:
+    return "127.0.0.1" if settings.host == "localhost" else "0.0.0.0"  # noqa: S104 - to be reached
+
+
+def _settings(read: _Reader, given: Mapping[str, str], layout: Layout) -> Settings:
+    """What all rooms go by."""
     host = read.domain("STARPHLEET_HOST", "localhost")
     test_domain = read.domain("STARPHLEET_TEST_DOMAIN", "") or None
     ttl = read_duration(read.text("STARPHLEET_TEST_TTL", "24h"), "STARPHLEET_TEST_TTL")
     idle = read.text("STARPHLEET_TEST_IDLE", "30m")
     files = read.count("MAX_OPEN_FILES", 4096)
     roots = _roots(given)
-    settings = Settings(
+    return Settings(
         host=host,
         ship_name=read.domain("STARPHLEET_SHIP_NAME", ""),
         http_port=read.port("STARPHLEET_HTTP_PORT", 8080),
         https_port=read.port_or_none("STARPHLEET_HTTPS_PORT", 8443),
         https_redirect=read.truth("STARPHLEET_HTTPS_REDIRECT"),
         hsts=read.count("STARPHLEET_HSTS", 0, least=0, most=10**9),
+        proxies=read.networks("STARPHLEET_PROXIES"),
         ssh_port=read.port("STARPHLEET_SSH_PORT", 2222),
         test_domain=test_domain,
         test_ttl=ttl,
@@ -109,50 +189,66 @@ def load(environ: Mapping[str, str] | None = None) -> Config:
             output=read.size("STARPHLEET_BUILD_OUTPUT", 64 * MB),
         ),
         service_log=read.size("STARPHLEET_SERVICE_LOG", 16 * MB),
+        logs=read.size("STARPHLEET_LOGS", 256 * MB),
         devmode=_devmode(given, layout),
         build_env={name: given[name] for name in _PASSED_TO_BUILDS if name in given},
         roots=roots,
     )
-    return Config(
-        layout=layout,
-        settings=settings,
-        bind=read.address("STARPHLEET_BIND", "127.0.0.1" if host == "localhost" else "0.0.0.0"),  # noqa: S104 - a ship is there to be reached
-        login_timeout=float(read.count("STARPHLEET_LOGIN_TIMEOUT", 60)),
-        logins_per_address=read.count("STARPHLEET_LOGINS_PER_ADDRESS", 100),
-        logins=read.count("STARPHLEET_LOGINS", 400),
-        max_pack=read.size("STARPHLEET_MAX_PACK", 1024 * MB),
-        service_ports=read.ports("STARPHLEET_SERVICE_PORTS", range(20000, 28000)),
-        path=environ.get("PATH", "/usr/local/bin:/usr/bin:/bin"),
-        terminal=environ.get("TERM", "dumb"),
-        git_env={
-            **({"GIT_SSL_CAINFO": str(roots)} if roots else {}),
-            **{name: given[name] for name in _PROXIES if name in given},
-        },
-        headquarters=read.text("STARPHLEET_HEADQUARTERS", ""),
-        private_key=read.file("STARPHLEET_PRIVATE_KEY"),
-        public_key=read.file("STARPHLEET_PUBLIC_KEY"),
-        ship_files=Path(read.text("STARPHLEET_SHIP_FILES", _ship_files(layout))),
-        pulse=read.pulse(),
-        runtime=read.one_of("STARPHLEET_RUNTIME", ("process", "lxc")),
-        base=read.text("STARPHLEET_BASE", ""),
-        network=read.text("STARPHLEET_NETWORK", ""),
-        tests_reach_ship=read.truth("STARPHLEET_TESTS_REACH_SHIP"),
-        acme=read.mail("STARPHLEET_ACME"),
-        acme_server=read.text("STARPHLEET_ACME_SERVER", ""),
-        acme_roots=read.file("STARPHLEET_ACME_ROOTS"),
-        hook_secret=read.text("STARPHLEET_HOOK_SECRET", ""),
-        given={
-            name: value
-            for name, value in environ.items()
-            if name.startswith("STARPHLEET_") and not _SECRET.search(name)
-        },
-    )
+
+
+def _asker(environ: Mapping[str, str]) -> tuple[str, str]:
+    """As the ship said it for a session of its SSH server; on the host the account's name."""
+    owner, key = (environ.get(name, "") for name in _ASKER)
+    return (owner, key) if owner and key else (environ.get("SUDO_USER") or _account(), "")
+
+
+def _account() -> str:
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:
+        return str(os.geteuid())
+
+
+@frozen
+class Installer:
+    """Who runs this: `name` of the account, also behind sudo, and the file of `keys` that it lets
+    in by sshd, "" if there is none. `environ` is for uv: it goes by pip's registry too."""
+
+    name: str
+    is_root: bool
+    keys: str
+    environ: Mapping[str, str] = field(repr=False)
+
+
+def installer(environ: Mapping[str, str] | None = None) -> Installer:
+    environ = os.environ if environ is None else environ
+    uid = os.geteuid()
+    also = {"UV_DEFAULT_INDEX": environ["PIP_INDEX_URL"]} if "PIP_INDEX_URL" in environ else {}
+    told = {**also, **environ}
+    try:
+        own = pwd.getpwnam(environ["SUDO_USER"]) if "SUDO_USER" in environ else pwd.getpwuid(uid)
+    except KeyError:  # nobody that is listed
+        return Installer("root", uid == 0, "", told)
+    keys = Path(own.pw_dir) / ".ssh/authorized_keys"
+    return Installer(own.pw_name, uid == 0, str(keys) if keys.is_file() else "", told)
+
+
+def _of_the_system(layout: Layout) -> Path:
+    """The settings of the system's ship, which are stronger in its root."""
+    return Path("/etc/starphleet") if layout.root == _SYSTEM else layout.settings
 
 
 def _ship_files(layout: Layout) -> str:
     """The system's place for a ship of the system, else one in the ship's root."""
-    system = layout.root == Path("/var/starphleet")
+    system = layout.root == _SYSTEM
     return "/etc/starphleet.d" if system else str(layout.root / "starphleet.d")
+
+
+def _overlay(read: _Reader, layout: Layout) -> bool:
+    """Whether the headquarters may lay files over the host's: those of an installed ship."""
+    if read.text("STARPHLEET_OVERLAY", ""):
+        return read.truth("STARPHLEET_OVERLAY")
+    return os.geteuid() == 0 and layout.installed.is_file()
 
 
 def _root(environ: Mapping[str, str]) -> Path:
@@ -161,13 +257,13 @@ def _root(environ: Mapping[str, str]) -> Path:
     if named:
         return Path(named).absolute()
     if os.geteuid() == 0:
-        return Path("/var/starphleet")
+        return _SYSTEM
     data = environ.get("XDG_DATA_HOME") or str(Path("~/.local/share").expanduser())
     return Path(data) / "starphleet"
 
 
 def _file(path: Path) -> dict[str, str]:
-    return read_env_file(path.read_text(), str(path)) if path.exists() else {}
+    return read_env_file(path.read_text(), str(path)) if path.is_file() else {}
 
 
 def _devmode(given: Mapping[str, str], layout: Layout) -> bool | None:
@@ -217,6 +313,13 @@ class _Reader:
         """`None` where it says 0."""
         return None if self.text(name, str(default)) == "0" else self.port(name, default)
 
+    def networks(self, name: str) -> tuple[str, ...]:
+        """Addresses and networks, apart by spaces or commas; none when nothing is said."""
+        try:
+            return networks(self.text(name, ""))
+        except InvalidRoute as error:
+            raise Refused(f"{name}: {error}") from None
+
     def ports(self, name: str, default: range) -> range:
         text = self.text(name, f"{default.start}-{default.stop - 1}")
         match = re.fullmatch(r"([0-9]{4,5})-([0-9]{4,5})", text)
@@ -249,6 +352,20 @@ class _Reader:
         """A path, of which `~` is the home directory."""
         text = self.text(name, "")
         return Path(text).expanduser().absolute() if text else None
+
+    def directory(self, name: str, default: Path) -> Path:
+        """A path from the root, of which `~` is the home directory."""
+        path = Path(self.text(name, str(default))).expanduser()
+        if not path.is_absolute() or ".." in path.parts:
+            raise Refused(f"{name}: {ascii(str(path))[:60]} is not a path that begins with /")
+        return path
+
+    def token(self, name: str) -> str:
+        """What somebody shows as a bearer; "" when nothing is said."""
+        text = self.text(name, "")
+        if text and not _TOKEN.fullmatch(text):
+            raise Refused(f"{name}: a token has 16 to 512 letters and digits, and none of a space")
+        return text
 
     def domain(self, name: str, default: str) -> str:
         text = self.text(name, default)

@@ -22,7 +22,7 @@ def add(directory: Path, name: str, text: str, rank: Rank = Rank.ADMIRAL) -> lis
 
     `Refused` when a line is no usable key, or there is none.
     """
-    if not _OWNER.fullmatch(name) or name.endswith(".pub") or name in RANKS:
+    if not names(name):
         raise Refused(f"{ascii(name)[:80]} cannot name a person; letters, digits and ._@+- can")
     if "PRIVATE KEY" in text:
         raise Refused("this is a private key; the public one is in the file that ends in .pub")
@@ -44,6 +44,11 @@ def add(directory: Path, name: str, text: str, rank: Rank = Rank.ADMIRAL) -> lis
     return [f"{name} may push with {one}{_ALSO[rank]}" for one in prints]
 
 
+def names(name: str) -> bool:
+    """Whether `name` may be that of somebody who has keys."""
+    return bool(_OWNER.fullmatch(name)) and not name.endswith(".pub") and name not in RANKS
+
+
 def remove(directory: Path, name: str) -> None:
     """Take the keys of `name` away; `Refused` if there are none."""
     places = [_place(directory, name, rank) for rank in Rank] if _OWNER.fullmatch(name) else []
@@ -59,7 +64,15 @@ def _place(directory: Path, name: str, rank: Rank) -> Path:
     return directory / below[rank] / name if rank in below else directory / name
 
 
-def listing(directory: Path) -> list[str]:
-    """`NAME FINGERPRINT RANK` of each key that lets somebody in."""
+def told(directory: Path) -> list[dict[str, str]]:
+    """`owner`, `fingerprint` and `rank` of each key that lets somebody in."""
     keys = KeyDirectory(directory).all()
-    return [f"{key.owner} {key.fingerprint} {key.rank.name.lower()}" for key in keys]
+    return [
+        {"owner": key.owner, "fingerprint": key.fingerprint, "rank": key.rank.name.lower()}
+        for key in keys
+    ]
+
+
+def listing(directory: Path) -> list[str]:
+    """The same as lines, `NAME FINGERPRINT RANK`."""
+    return [" ".join(one.values()) for one in told(directory)]

@@ -1,4 +1,7 @@
-"""The ship on this machine, as `starphleet` sees it: started, asked, stopped."""
+"""The ship on this machine, as `starphleet` sees it: started, asked, stopped.
+
+Twisted, and whatever stands on it, is imported where it is needed: asking takes far less than that.
+"""
 
 from __future__ import annotations
 
@@ -14,43 +17,34 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from twisted.internet.defer import Deferred
-from twisted.internet.error import CannotListenError
-from twisted.logger import (
-    FilteringLogObserver,
-    ILogObserver,
-    LogLevel,
-    LogLevelFilterPredicate,
-    globalLogBeginner,
-    textFileLogObserver,
-)
-
-from containers.log import tail
-from containers.sandbox import SYSTEM_PATH, exported
-from containers.spawn import in_memory
-from hooks.deploy import KNOWN
 from hooks.errors import ShipError
 from hooks.layout import Layout
 from hooks.settings import git_address
+from receiver import unit
 from receiver.config import Config
-from receiver.daemon import serve
-from receiver.headquarters.git import environment
 
 UP_SECONDS = 60.0
 DOWN_SECONDS = 60.0
-INSIDE = ("/bin/sh", "-c", '. "$1" && shift && cd "$HOME" && exec "$@"', "sh")
-SHELL = ("/bin/sh", "-c", "if [ -x /bin/bash ]; then exec /bin/bash; else exec /bin/sh; fi")
+SYSTEM = Path("/var/starphleet")  # where the ship of the system is
 
 
-def foreground(config: Config) -> int:
+def foreground(config: Config, after: int | None = None) -> int:
     """Run the ship until SIGINT, SIGTERM or SIGHUP; the exit status.
 
-    After SIGHUP alone its services go on, for the next ship to take over.
+    After SIGHUP alone its services go on, for the next ship to take over. `after` is the
+    descriptor by which the process speaks from which this one is to take over.
     """
     from twisted.internet import reactor as installed  # where it is needed, for it stays
+    from twisted.internet.defer import Deferred
+    from twisted.logger import globalLogBeginner, textFileLogObserver
+
+    from receiver.daemon import serve
+    from receiver.ship_log import told
+    from receiver.succession.handover import Predecessor
 
     reactor: Any = installed
-    globalLogBeginner.beginLoggingTo([_log_observer()], redirectStandardIO=False)
+    observer = told(textFileLogObserver(sys.stdout))
+    globalLogBeginner.beginLoggingTo([observer], redirectStandardIO=False)
     stop: Deferred[bool] = Deferred()
     outcome: list[str] = []
 
@@ -63,7 +57,8 @@ def foreground(config: Config) -> int:
     def begin() -> None:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, lambda told, _: reactor.callFromThread(stop_once, told))
-        Deferred.fromCoroutine(serve(reactor, config, stop)).addBoth(ended)
+        before = None if after is None else Predecessor.at(reactor, after)
+        Deferred.fromCoroutine(serve(reactor, config, stop, before)).addBoth(ended)
 
     def stop_once(told: int) -> None:
         if not stop.called:
@@ -76,18 +71,12 @@ def foreground(config: Config) -> int:
     return 1 if outcome else 0
 
 
-def _log_observer() -> ILogObserver:
-    """To standard output: what the ship says, and from Twisted what somebody should see to."""
-    wanted = LogLevelFilterPredicate(LogLevel.warn)
-    for room in ("receiver", "hooks", "containers", "buildpacks", "proxy"):
-        wanted.setLogLevelForNamespace(room, LogLevel.info)
-    for chatty in ("channel", "connection"):  # Conch logs by the names of our sub-classes
-        wanted.setLogLevelForNamespace(f"receiver.ssh.{chatty}", LogLevel.warn)
-    return FilteringLogObserver(textFileLogObserver(sys.stdout), [wanted])
-
-
 def _why(config: Config, failure: Any) -> str:
     """One line for a person; what is not meant for one is logged whole."""
+    from twisted.internet.error import CannotListenError
+
+    from hooks.deploy import KNOWN
+
     error = failure.value
     if isinstance(error, CannotListenError):
         return f"port {error.port} is taken: set STARPHLEET_SSH_PORT ({error.socketError})"
@@ -101,11 +90,11 @@ def up(config: Config) -> None:
     """Start the ship in the background and wait until it answers; nothing if it does already."""
     if status(config) is not None:
         return
-    config.layout.prepare()
+    config.layout.root.mkdir(parents=True, exist_ok=True)
     before = config.layout.log.stat().st_size if config.layout.log.exists() else 0
     with config.layout.log.open("ab") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "receiver.cli", "ship"],
+            unit.starting(config.layout) or [sys.executable, "-P", "-m", "receiver.cli", "ship"],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
@@ -113,7 +102,7 @@ def up(config: Config) -> None:
         )
     end = time.monotonic() + UP_SECONDS
     while status(config) is None:
-        if process.poll() is not None or time.monotonic() > end:
+        if process.poll() or time.monotonic() > end:
             raise ShipError(f"the ship did not start; {_said(config.layout, before)}")
         time.sleep(0.05)
 
@@ -121,15 +110,6 @@ def up(config: Config) -> None:
 def down(config: Config) -> bool:
     """Stop the ship and all that it serves; False when none runs."""
     return _end(config, signal.SIGTERM)
-
-
-def reload(config: Config) -> None:
-    """Start the ship's own process anew; what it serves goes on serving."""
-    signal.signal(
-        signal.SIGHUP, signal.SIG_IGN
-    )  # asked for over the ship's own SSH, which ends now
-    _end(config, signal.SIGHUP)
-    up(config)
 
 
 def _end(config: Config, told: signal.Signals) -> bool:
@@ -146,10 +126,12 @@ def _end(config: Config, told: signal.Signals) -> bool:
     return True
 
 
-def status(config: Config) -> dict[str, Any] | None:
+def status(config: Config, seconds: float = 10.0) -> dict[str, Any] | None:
     """What the ship says of itself; `None` when none answers."""
     try:
-        return next(_answers(config, {"hook": "status"}, seconds=10.0))
+        return next(answers(config, {"hook": "status"}, seconds))
+    except PermissionError:
+        raise
     except (OSError, ValueError, StopIteration):
         return None
 
@@ -162,80 +144,115 @@ def history(config: Config, service: str | None) -> list[dict[str, Any]]:
     return []
 
 
+def opened(config: Config, what: str) -> str:
+    """The URL of a service or of the dashboard, with what lets who asks in."""
+    for answer in _asked(config, {"hook": "open", "words": [what], "asker": config.asker}):
+        if answer.get("verdict"):
+            raise ShipError(answer["verdict"])
+        if "url" in answer:
+            return str(answer["url"])
+    raise ShipError("the ship did not answer")
+
+
 def command(config: Config, words: Sequence[str], say: Callable[[str], None]) -> None:
     """Let the ship do what `words` say, and show its own; `ShipError` is its reason not to."""
-    for answer in _asked(config, {"hook": "command", "words": list(words)}):
+    obeyed(config, {"hook": "command", "words": list(words)}, say)
+
+
+def cancel(config: Config, deploy: str, say: Callable[[str], None]) -> None:
+    """End a deploy, by its id or its service."""
+    obeyed(config, {"hook": "cancel", "words": [deploy], "asker": config.asker}, say)
+
+
+def obeyed(config: Config, question: Mapping[str, Any], say: Callable[[str], None]) -> None:
+    """Let the ship do what is asked for; `ShipError` is its reason not to."""
+    for answer in _asked(config, question):
         if answer.get("verdict"):
             raise ShipError(answer["verdict"])
         if "say" in answer and not answer["say"].startswith(" !     "):
             say(answer["say"])
 
 
+def foreign(error: PermissionError) -> str:
+    """Whose the ship is that somebody else may not ask, in a line that says what to do."""
+    path = Path(error.filename or "/")
+    while not os.access(path, os.F_OK) and path != path.parent:
+        path = path.parent
+    owner = path.owner()
+    sudo = "sudo" if owner == "root" else f"sudo -u {owner}"
+    return f"{error.filename} is {owner}'s, and the ship with it: {sudo} starphleet"
+
+
 def _asked(config: Config, question: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     try:
-        yield from _answers(config, question, seconds=None)
+        yield from answers(config, question, seconds=None)
     except (FileNotFoundError, ConnectionRefusedError):
-        raise ShipError("no ship runs here: starphleet up") from None
+        raise ShipError(absent(config)) from None
 
 
-def _answers(
+def absent(config: Config) -> str:
+    """That no ship runs, and what may be meant instead."""
+    if config.layout.root != SYSTEM and SYSTEM.is_dir():
+        return f"no ship of yours runs here, in {config.layout.root}; the system's: sudo starphleet"
+    return "no ship runs here: starphleet up"
+
+
+def answers(
     config: Config, question: Mapping[str, Any], seconds: float | None
 ) -> Iterator[dict[str, Any]]:
-    with socket.socket(socket.AF_UNIX) as ship:
-        ship.settimeout(seconds)
-        ship.connect(str(config.layout.socket))
-        ship.sendall(json.dumps(question).encode() + b"\n")
-        for line in ship.makefile("rb"):
-            yield json.loads(line)
+    again: dict[str, Any] | None = {}
+    while again is not None:
+        question, again = {**question, **again}, None
+        with socket.socket(socket.AF_UNIX) as ship:
+            ship.settimeout(seconds)
+            _connect(ship, config.layout.socket)
+            ship.sendall(json.dumps(question).encode() + b"\n")
+            for line in ship.makefile("rb"):
+                answer = json.loads(line)
+                if "again" in answer:
+                    again = answer["again"]
+                else:
+                    yield answer
 
 
-def attach(config: Config, service: str, words: Sequence[str]) -> None:
-    """Become a command in the container of `service`, on this terminal; a shell without `words`.
+def _connect(ship: socket.socket, path: Path) -> None:
+    try:
+        ship.connect(str(path))
+    except PermissionError as error:
+        raise PermissionError(error.errno, error.strerror, str(path)) from None
 
-    Only returns by a `ShipError`.
+
+def beside(config: Config, service: str, words: Sequence[str]) -> int:
+    """Run a command beside `service`, on our own input, output and terminal; its exit status.
+
+    The ship is asked all the while, so that it knows of it.
     """
-    for answer in _asked(config, {"hook": "entrance", "words": [service]}):
+    from receiver import beside
+
+    for answer in _asked(config, {"hook": "beside", "words": [service]}):
         if answer.get("verdict"):
             raise ShipError(answer["verdict"])
         if "argv" in answer:
-            own = {"HOME": "/app", "LANG": "C.UTF-8", "PATH": SYSTEM_PATH}
-            # Read inside: an LD_PRELOAD of the service's must meet nothing that is root out here.
-            told = in_memory(exported({**own, **answer["env"], "TERM": config.terminal}))
-            os.set_inheritable(told, True)
-            command = [*INSIDE, f"/proc/self/fd/{told}", *(words or SHELL)]
-            sys.stdout.flush()
-            os.execve(answer["argv"][0], [*answer["argv"], *command], {})  # noqa: S606
+            return beside.run(answer, words, config.terminal)
+    raise ShipError("the ship did not answer")
 
 
 def git(config: Config, words: Sequence[str]) -> int:
     """git with the ship's own keys and the host keys it knows; its exit status."""
+    from receiver.headquarters.git import environment
+
     env = environment(config.layout, "", config.path, config.git_env)
     return subprocess.run(["git", *words], env=env, check=False).returncode
 
 
-def logs(config: Config, service: str | None, lines: int, *, going_on: bool) -> None:
-    """Print the end of a service's log (the ship's own without one), and then what comes."""
-    path = config.layout.log if service is None else _log_of(config, service)
-    print("\n".join(tail(path, lines)), flush=True)
-    at = path.stat().st_size if path.exists() else 0
-    while going_on:
-        time.sleep(0.2)
-        size = path.stat().st_size if path.exists() else 0
-        if size == at:
-            continue
-        with path.open("rb") as log:
-            log.seek(at if size > at else 0)  # cut short: from its start
-            sys.stdout.write(log.read().decode("utf-8", "replace"))
-            sys.stdout.flush()
-            at = log.tell()
-
-
-def _log_of(config: Config, name: str) -> Path:
-    found = {one["service"]: one for one in (status(config) or {}).get("services", ())}
-    one = found.get(name) or found.get(f"/{name.strip('/')}")
-    if one is None:
-        raise ShipError(f"nothing serves as {name}")
-    return config.layout.service_log(one["container"])
+def settle(config: Config) -> str:
+    """Let a ship that runs take in what is logged so far; its name, "" when none answers."""
+    try:
+        return str(next(answers(config, {"hook": "journal"}, seconds=10.0))["ship"])
+    except PermissionError:
+        raise
+    except (OSError, ValueError, StopIteration):
+        return ""
 
 
 def welcome(config: Config) -> list[str]:

@@ -5,32 +5,33 @@ A question is one line of JSON, an answer is lines of JSON; see `hooks/git/relay
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
-from attrs import define
+from attrs import define, field
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.protocol import Factory
 from twisted.logger import Logger
-from twisted.protocols.basic import LineReceiver
 
+from containers.watching import Waiters
 from hooks.deploy import KNOWN
-from hooks.errors import DeployFailed
+from hooks.errors import DeployFailed, HandedOver, Refused
+from hooks.journal.tailing import follow
 from hooks.ledger import Serving
 from hooks.naming import repository_name
 from hooks.orders import orders_of_push
 from hooks.push import Push, read_push
 from hooks.say import Say, clean
 from hooks.ship import Ship
-from hooks.tailing import follow
 from hooks.underway import Deploys
-from receiver.backlog import Backlog
 from receiver.commands import Commands
+from receiver.conversation import Conversation, Left
 from receiver.headquarters.hosting import NAME as HEADQUARTERS
 from receiver.headquarters.hosting import Hosting, hear, verdict
 from receiver.headquarters.loop import Loop
 from receiver.headquarters.ordered import Ordered
+from receiver.succession.relief import Relief
 
 LONGEST = 500  # characters of a reason
 FULL = 8 << 20  # free bytes of a disk that has no room for anything
@@ -38,18 +39,46 @@ FULL = 8 << 20  # free bytes of a disk that has no room for anything
 
 @define(eq=False)
 class Relay(Factory):
-    """One for the ship. `stop` is called when somebody asks the ship to stop."""
+    """One for the ship. `version` says which one it is, and where others come from."""
 
     ship: Ship
     deploys: Deploys
     loop: Loop
     hosting: Hosting
     commands: Commands
+    relief: Relief
+    version: Callable[[], dict[str, Any]]
+    handed_over: bool = False
     noisy: bool = False
     log: Logger = Logger()
+    _conversations: set[Conversation] = field(factory=set)
+    _emptied: Waiters = field(factory=Waiters)
 
     def buildProtocol(self, addr: object) -> Conversation:
-        return Conversation(self)
+        conversation = Conversation(self)
+        self._conversations.add(conversation)
+        return conversation
+
+    def hand_over(self) -> None:
+        """Let everybody ask another process of the ship again, but who asked for that process."""
+        self.handed_over = True
+        for conversation in list(self._conversations):
+            conversation.ask_again()
+
+    def empty(self) -> Deferred[None]:
+        """Fires once nobody is connected."""
+        emptied = self._emptied.wait()
+        self._tell_if_empty()
+        return emptied
+
+    def gone(self, conversation: Conversation) -> None:
+        """A conversation is over."""
+        self._conversations.discard(conversation)
+        self._tell_if_empty()
+
+    def _tell_if_empty(self) -> None:
+        if not self._conversations:
+            self._emptied.go_on()
 
     async def answer(self, question: dict[str, Any], conversation: Conversation) -> dict[str, Any]:
         """The last line of the answer to one question."""
@@ -57,8 +86,15 @@ class Relay(Factory):
             return await self.commands.status()
         if question["hook"] == "history":
             return await self.commands.history(question["words"])
+        if question["hook"] == "journal":
+            await self.ship.journal.settle()
+            return {"ship": self.ship.settings.ship_name}
+        if question["hook"] == "version":
+            return self.version()
         try:
             moved = await self._do(question, conversation)
+        except HandedOver:
+            return {"again": conversation.again}
         except KNOWN as error:
             reason = clean(f"{error}{self._full()}")[:LONGEST]
             conversation.explain(error, reason)
@@ -73,11 +109,22 @@ class Relay(Factory):
     async def _do(self, question: dict[str, Any], conversation: Conversation) -> bool:
         """Whether the branches of a push were moved; if not, git is to do it."""
         hook = question["hook"]
-        if hook == "entrance":
-            conversation.tell(await self.commands.entrance(question["words"]))
+        if hook == "beside":
+            await self._beside(question["words"], conversation)
+            return True
+        if hook == "cancel":
+            said = await self.commands.cancel(question["words"], question["asker"])
+            Say(conversation.say).plain(said)
+            return True
+        if hook == "open":
+            conversation.tell(await self.commands.open(question["words"], question["asker"]))
             return True
         if hook == "command":
             await self.commands.do(question["words"], conversation.say)
+            return True
+        if hook == "handover":
+            interpreter, given = Path(question["interpreter"]), question["given"]
+            await self.relief.ask(interpreter, given, Say(conversation.say))
             return True
         if hook == "hq-wait":
             await self._wait(question["options"][0], conversation)
@@ -86,16 +133,28 @@ class Relay(Factory):
             self.ship.layout.require_room(self.ship.settings.free_disk)
         if question["repository"] == HEADQUARTERS:
             return await self._headquarters(question, conversation)
+        if attached := question.get("attached"):
+            await self._go_on(attached, conversation)
+            return bool(attached["moved"])
         push = self._push(question)
         return hook == "proc-receive" and await self._deploy(push, conversation)
 
+    async def _beside(self, words: Sequence[str], conversation: Conversation) -> None:
+        """Tell where a command runs beside a service, visited until whoever asked leaves."""
+        async with self.commands.beside(words) as answer:
+            conversation.tell(answer)
+            await conversation.unless_left(Deferred())
+
     async def _headquarters(self, question: dict[str, Any], conversation: Conversation) -> bool:
         updates = [(old, new, ref) for old, new, ref in question["updates"]]
+        if {"private", "public"} & set(question["options"]):
+            raise Refused("-o private and -o public are for services, not for the headquarters")
         say = Say(conversation.say)
         if question["hook"] == "pre-receive":
             await self.hosting.examine(updates, question["quarantine"], say)
             return False
         changed = await self.hosting.accept(updates, say)
+        conversation.again = {"hook": "hq-wait", "options": [self.loop.commit]}
         await self._settled(changed, conversation)
         verdict(self.loop.commit, changed)
         return True
@@ -146,29 +205,55 @@ class Relay(Factory):
             bases=self.loop.bases,
             most=self.ship.settings.service_limits,
             devmode=self.ship.settings.devmode,
+            private=await self.ship.ledger.is_private(push.service),
         )
+        if push.private is not None:
+            await self.ship.ledger.keep_private(push.service, push.private)
         for warning in orders.warnings:
             say.header(warning)
         arrival = self.deploys.join(orders, conversation.say)
         try:
             serving = await conversation.unless_left(arrival)
+            if serving.front != orders.front:  # it joined one for somebody else's eyes
+                arrival = self.deploys.join(orders, conversation.say)
+                serving = await conversation.unless_left(arrival)
         finally:
             self.deploys.leave(orders, conversation.say)
         moved = await self.ship.settle(push)  # a push that joined has a branch of its own
         if push.attach:
-            await self._attach(serving, conversation, say)
+            say.header(f"Following the log; Ctrl-C takes {serving.service} down")
+            attached = {"service": serving.service, "after": 0, "moved": moved}
+            await self._attach(serving, {**attached, "container": serving.container}, conversation)
         return moved
 
-    async def _attach(self, serving: Serving, conversation: Conversation, say: Say) -> None:
+    async def _go_on(self, attached: dict[str, Any], conversation: Conversation) -> None:
+        """Follow a log that another process of the ship followed until now."""
+        serving = await self.ship.serving(attached["service"])
+        if serving is not None and serving.container == attached["container"]:
+            await self._attach(serving, attached, conversation)
+
+    async def _attach(
+        self, serving: Serving, attached: dict[str, Any], conversation: Conversation
+    ) -> None:
         """Follow the service's log until the pusher leaves; the service goes with the pusher."""
-        say.header(f"Following the log; Ctrl-C takes {serving.service} down")
-        log = self.ship.layout.service_log(serving.container)
+        say = Say(conversation.say)
+        conversation.again = {"attached": attached}
+
+        def handed(upto: int) -> None:
+            attached["after"] = upto
+
+        following = follow(
+            self.ship.reactor,
+            self.ship.journal,
+            serving.service,
+            serving.container,
+            say.output,
+            lambda: self._serves(serving),
+            attached["after"],
+            handed,
+        )
         try:
-            await conversation.unless_left(
-                Deferred.fromCoroutine(
-                    follow(self.ship.reactor, log, say.output, lambda: self._serves(serving))
-                )
-            )
+            await conversation.unless_left(Deferred.fromCoroutine(following))
         except Left:
             if await self._serves(serving):
                 await self.ship.services.take_down(serving)
@@ -179,84 +264,3 @@ class Relay(Factory):
     async def _serves(self, serving: Serving) -> bool:
         now = await self.ship.serving(serving.service)
         return now is not None and now.release == serving.release
-
-
-class Left(Exception):
-    """Whoever asked is gone."""
-
-
-class Conversation(LineReceiver):
-    """One question and its answer."""
-
-    delimiter = b"\n"
-    MAX_LENGTH = 1 << 20
-
-    def __init__(self, relay: Relay) -> None:
-        self._relay = relay
-        self._answering: Deferred[None] | None = None
-        self._left = False
-        self._awaited: Deferred[Any] | None = None
-        self._backlog: Backlog | None = None
-
-    def connectionMade(self) -> None:
-        self._backlog = Backlog(self.transport, lambda line: self._send({"say": line}))
-
-    def lineReceived(self, line: bytes) -> None:
-        if self._answering is None:
-            self._answering = Deferred.fromCoroutine(self._answer(json.loads(line)))
-            self._answering.addErrback(self._failed)
-
-    def say(self, line: str) -> None:
-        if self._backlog is not None:
-            self._backlog.say(line)
-
-    def tell(self, answer: dict[str, Any]) -> None:
-        """Something for a program, before the last line."""
-        self._send(answer)
-
-    def explain(self, error: Exception, reason: str) -> None:
-        """Show what stands before the reason: details, then the reason as the last line."""
-        if isinstance(error, DeployFailed):
-            for line in error.details:
-                Say(self.say).line(line)
-        Say(self.say).plain(f" !     {reason}")
-
-    async def unless_left(self, awaited: Deferred[Any]) -> Any:
-        """The result of `awaited`; raises `Left` when the other side leaves first."""
-        if self._left:
-            raise Left
-        self._awaited = awaited
-        try:
-            return await awaited
-        except CancelledError:
-            raise Left from None
-        finally:
-            self._awaited = None
-
-    def connectionLost(self, reason: object = None) -> None:
-        self._left = True
-        if self._awaited is not None:
-            self._awaited.cancel()
-
-    async def _answer(self, question: dict[str, Any]) -> None:
-        answer = await self._relay.answer(question, self)
-        self._end()
-        self._send(answer)
-        assert self.transport is not None
-        self.transport.loseConnection()
-
-    def _end(self) -> None:
-        backlog, self._backlog = self._backlog, None
-        if backlog is not None:
-            backlog.end()
-
-    def _failed(self, failure: Any) -> None:
-        if failure.check(Left) is None:
-            self._relay.log.failure("a question could not be answered", failure)
-        self._end()
-        if self.transport is not None:
-            self.transport.loseConnection()
-
-    def _send(self, answer: dict[str, Any]) -> None:
-        if not self._left and self.transport is not None:
-            self.transport.write(json.dumps(answer).encode() + b"\n")

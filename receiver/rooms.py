@@ -12,9 +12,11 @@ from hooks.errors import Refused, ShipError
 from hooks.layout import Layout
 from hooks.naming import repository_name
 from hooks.repository import Repository, serving_environment
+from proxy.ranks import Deed, may
 from receiver.admiral import AdmiralRoom
 from receiver.headquarters.hosting import NAME as HEADQUARTERS
 from receiver.ssh.interface import Account, Command, Login, Rank, Request, Words
+from receiver.updates.refit import UpdateRoom
 from receiver.verbs import Starphleet, help_text, read
 
 _WAIT = re.compile(r"hq wait ([0-9a-f]{4,64})")
@@ -61,11 +63,11 @@ class GitRoom:
             return self._git(login, match[1], match[2], git_protocol)
         if command.startswith("git"):
             raise Refused(f"{ascii(command)[:60]} is not for this account; git push and fetch are")
-        return self.starphleet.command(read(command, Rank.PUSHER))
+        return self.starphleet.command(read(command, Rank.PUSHER), login)
 
     def _git(self, login: Login, service: str, asked: str, git_protocol: str | None) -> Command:
         name = HEADQUARTERS if asked == HEADQUARTERS else repository_name(asked)
-        if name == HEADQUARTERS and login.key.rank < Rank.ADMIRAL:
+        if name == HEADQUARTERS and not may(login.key.rank, Deed.HEADQUARTERS):
             raise Refused("the headquarters is for admirals; push services by their names")
         path = self.repository(name).path
         if service == "receive-pack":
@@ -114,7 +116,7 @@ class CaptainRoom:
         if request.command == "help":
             return Words(listed, 0)
         try:
-            return self.starphleet.command(read(request.command, Rank.CAPTAIN))
+            return self.starphleet.command(read(request.command, Rank.CAPTAIN), login)
         except ShipError as error:
             return Words(f"starphleet: {error}\n", 1)
 
@@ -126,18 +128,11 @@ def _reached(address: str, account: str) -> str:
     return f"-p {match[2]} {account}@{match[1]}" if match[2] else f"{account}@{match[1]}"
 
 
-def closed_room(login: Login, request: Request) -> Words:
-    """An account whose use this ship does not have."""
-    return Words(
-        f"Hello {login.key.owner}: the account '{login.account}' is not on this ship yet.\n", 1
-    )
-
-
-def rooms(git: GitRoom) -> dict[str, Account]:
-    """Every account, and the least rank that comes in."""
+def rooms(git: GitRoom, installing: Mapping[str, str] | None = None) -> dict[str, Account]:
+    """Every account, and the least rank that comes in; `installing` is of the environment."""
     return {
-        "git": Account(git, Rank.PUSHER),
-        "captain": Account(CaptainRoom(git.starphleet, git.address), Rank.CAPTAIN),
-        "admiral": Account(AdmiralRoom(git.starphleet), Rank.ADMIRAL, whole=True),
-        "update": Account(closed_room, Rank.ADMIRAL),
+        "git": Account(git, Deed.PUSH.least),
+        "captain": Account(CaptainRoom(git.starphleet, git.address), Deed.COMMAND.least),
+        "admiral": Account(AdmiralRoom(git.starphleet), Deed.SHELL.least, whole=True),
+        "update": Account(UpdateRoom(git.starphleet, installing or {}), Deed.UPDATE.least),
     }

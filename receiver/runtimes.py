@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from ipaddress import IPv4Address, ip_address
+from collections.abc import Iterable
+from ipaddress import IPv4Address, ip_address, ip_network
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from containers import files
 from containers.interface import ContainerError, Runtime
 from containers.lxc import made
 from containers.lxc.needs import missing
-from containers.lxc.network import read_network
+from containers.lxc.network import Plan, read_network
 from containers.lxc.runtime import LxcRuntime
 from containers.process import ProcessRuntime
 from hooks.errors import Refused
@@ -30,9 +31,11 @@ def choose(reactor: Any, config: Config) -> Runtime:
     if lacking:
         raise Refused(f"STARPHLEET_RUNTIME=lxc: this host lacks {', '.join(lacking)}")
     try:
-        return _lxc(reactor, config)
+        runtime = _lxc(reactor, config)
     except ContainerError as error:
         raise Refused(f"STARPHLEET_RUNTIME=lxc: {error}") from error
+    not_believed(config.settings.proxies, runtime.plan)
+    return runtime
 
 
 def _there(containers: Path) -> str:
@@ -57,7 +60,19 @@ def _lxc(reactor: Any, config: Config) -> LxcRuntime:
         wanted=read_network(config.network) if config.network else None,
         tests_reach_ship=config.tests_reach_ship,
         main=config.base,
+        build_disk=config.settings.build_limits.disk,
+        free_disk=config.settings.free_disk,
     )
+
+
+def not_believed(proxies: Iterable[str], plan: Plan) -> None:
+    """`Refused` where services could say who asks: where their containers are in `proxies`."""
+    zones = (plan.ordered, plan.tests)
+    own = [network for zone in zones for network in (zone.network, zone.network6) if network]
+    for proxy in map(ip_network, proxies):
+        for network in own:
+            if proxy.version == network.version and proxy.overlaps(network):
+                raise Refused(f"STARPHLEET_PROXIES: {proxy} has containers in it: {network}")
 
 
 def _front(bind: str) -> IPv4Address:

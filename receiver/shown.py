@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from typing import Any
+
+from hooks.stamps import short
 
 SOON = 20  # days before its end in which a certificate should have been renewed
 GOOD = ("live", "waiting", "deploying")
 
 
-def status(address: str, answer: Mapping[str, Any], service: str | None, *, trouble: bool) -> str:
-    """The whole ship, or one `service`; with `trouble` only what is not as it should be."""
+def status(
+    address: str,
+    answer: Mapping[str, Any],
+    service: str | None,
+    *,
+    trouble: bool,
+    metadata: bool = False,
+) -> str:
+    """The whole ship, or one `service`; with `trouble` only what is not as it should be, with
+    `metadata` the ship beside a service too."""
     wanted = None if service is None else {service, f"/{service.strip('/')}"}
     ordered = {one["service"]: one for one in answer["ordered"]}
     served = {one["service"]: one for one in answer["services"]}
@@ -21,11 +31,11 @@ def status(address: str, answer: Mapping[str, Any], service: str | None, *, trou
         for name in names
         for line in _service(served.get(name), ordered.get(name), trouble=trouble)
     ]
-    head = [] if wanted else [*_ship(address, answer, trouble=trouble)]
+    head = [] if wanted and not metadata else [*_ship(address, answer, trouble=trouble)]
     if not lines and not trouble:
         lines = [f"  nothing serves as {service}" if wanted else "  it serves nothing yet"]
     lines += [] if wanted else [*_door(answer, trouble=trouble)]
-    rest = [] if wanted or trouble else [*_queue(answer)]
+    rest = [] if trouble else [*_queue(answer, wanted)]
     return "\n".join([*head, *lines, *rest]) or "no trouble"
 
 
@@ -54,13 +64,18 @@ def _service(
         return
     if served is not None:
         yield (
-            f"  {served['service']:<20} {served['commit'][:7]} by {served['owner']}  "
+            f"  {served['service']:<20} {short(served['commit'])} by {served['owner']}  "
             f"{served['url'] or 'unpublished'}{_aside(served)}"
         )
+        if served.get("working"):
+            how = "linked to" if served["linked"] else "a copy of"
+            yield f"  {'':<20} {how} {served['working']}"
     elif ordered is not None:
         yield f"  {ordered['service']:<20} {ordered['phase']}"
+        if ordered.get("working"):  # an older ship says none
+            yield f"  {'':<20} of {ordered['working']}"
     if bad and ordered is not None:
-        commit = f" {ordered['commit'][:7]}" if ordered["commit"] else ""
+        commit = f" {short(ordered['commit'])}" if ordered["commit"] else ""
         yield f"    !{commit} {ordered['phase']}: {ordered['reason']}"
         yield from (f"      {line}" for line in ordered["log"])
 
@@ -89,9 +104,12 @@ def _aside(served: Mapping[str, Any]) -> str:
     return "" if served["expires"] is None else f"  expires in {_span(served['expires'])}"
 
 
-def _queue(answer: Mapping[str, Any]) -> Iterator[str]:
-    yield from (f"  {name:<20} is being deployed" for name in answer["running"])
-    yield from (f"  {name:<20} waits" for name in answer["waiting"])
+def _queue(answer: Mapping[str, Any], wanted: Set[str] | None) -> Iterator[str]:
+    for one in answer["deploys"]:
+        if wanted is not None and one["service"] not in wanted:
+            continue
+        how = "waits" if one["waits"] else "is being deployed"
+        yield f"  {one['service']:<20} {short(one['commit'])} by {one['owner']}  {how}, {one['id']}"
 
 
 def history(entries: Sequence[Mapping[str, Any]]) -> str:
@@ -104,7 +122,7 @@ def _entry(one: Mapping[str, Any]) -> str:
     took = f"{one['ended'] - one['started']:.2f} s"
     reason = f": {one['reason']}" if one["reason"] else ""
     return (
-        f"{when}  {one['service']:<20} {one['commit'][:7]} by {one['owner']}  "
+        f"{when}  {one['service']:<20} {short(one['commit'])} by {one['owner']}  "
         f"{one['why'] or 'pushed'}  {took}  {one['outcome']}{reason}"
     )
 

@@ -202,7 +202,6 @@ def listen(reactor: Any, path: Path, webhooks: Webhooks) -> Any:
     A socket, for a port of a ship that is down could be anybody's. nginx's workers may be another
     user than the ship, so that anybody who reaches the path may connect.
     """
-    path.unlink(missing_ok=True)
     site = Site(_Hook(webhooks), _Bounded, timeout=IDLE, parsePOSTFormSubmission=False)
     few = _Few(site)  # type: ignore[no-untyped-call]
     return reactor.listenUNIX(str(path), few, mode=0o666)

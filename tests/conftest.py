@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,17 @@ from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped]
 
 ALONE = {"hosting", "many", "phleet", "scarcity", "survival", "watching"}
 """Modules whose voyages have a ship each: they need not stay together."""
+
+LONG = (
+    "runtime", "install", "cloud_init", "headquarters", "living", "load", "update", "many",
+    "phleet", "apps", "clients", "lxc_network", "urls", "python", "remotes", "acme", "refusals",
+    "ssh_admiral", "node", "guard_process", "ships", "who", "browser", "certificates", "cloud",
+)  # fmt: skip
+"""Modules of which some worker has half a minute to do or more, the longest first. The first of all
+makes the base of containers, if there is none yet."""
+
+LATER = 16
+"""By so many places what needs that base is put off, for else all workers would wait for it."""
 
 
 class Spread(LoadScopeScheduling):  # type: ignore[misc]
@@ -41,14 +53,28 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Spread:
     return Spread(config, log)
 
 
+def pytest_collection_finish() -> None:
+    """What all tests are made of lasts: nobody looks through it for garbage any more."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What takes long comes first, so that in the end no worker waits for another."""
-    items.sort(key=lambda item: (not is_voyage(item.nodeid), unit(item.nodeid) == item.nodeid))
+    items.sort(key=lambda item: turn(item.nodeid))
+
+
+def turn(nodeid: str) -> tuple[int, bool, bool]:
+    """When a test is begun: the least first."""
+    name = Path(nodeid.partition("::")[0]).stem.removeprefix("test_")
+    long = LONG.index(name) if name in LONG else len(LONG)
+    long += LATER if "[lxc" in nodeid and name in LONG else 0
+    return long, not is_voyage(nodeid), unit(nodeid) == nodeid
 
 
 def is_voyage(nodeid: str) -> bool:
-    return nodeid.startswith("tests/voyages/")
+    return nodeid.startswith(("tests/voyages/", "tests/overlay/"))
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -36,6 +36,7 @@ from containers.lxc.kinds import (
 from containers.lxc.progress import Lines, Progress
 from containers.lxc.sharing import Say, Shared
 from containers.lxc.worker import BEHIND, Worker, settle
+from containers.room import Room, bounded
 from containers.spawn import Completed, run
 from containers.watching import in_thread
 
@@ -67,7 +68,7 @@ class Bases:
     """Makes bases below `root`, finds and collects them. A base is its content: see `kinds.key`.
 
     `script` is the provided `starphleet-base`; `env` has PATH, and says which proxies and roots
-    downloads use.
+    downloads use. One may come to take `most` bytes, and leaves `least` free on the disk.
     """
 
     def __init__(
@@ -78,6 +79,8 @@ class Bases:
         script: Path,
         provision: Provision,
         env: Mapping[str, str],
+        most: int | None = None,
+        least: int = 0,
     ) -> None:
         root.mkdir(parents=True, exist_ok=True)
         self._reactor = reactor
@@ -85,6 +88,7 @@ class Bases:
         self._script = script
         self._provision = provision
         self._env = env
+        self._most, self._least = most, least
         self._worker = Worker(reactor)
         self._provided = script.read_bytes() + _distribution().encode()
         self._making: dict[str, tuple[Base, Shared]] = {}
@@ -164,7 +168,9 @@ class Bases:
             await settle(self._reactor, store.begin, new)
             below = await self.layers(BELOW_SCRIPTS, progress.say) if len(_stack(base)) > 1 else ()
             progress.begin()
-            made, size = await self._fill(base, new, below, progress)
+            filling = self._fill(base, new, below, progress)
+            room = Room((new,), self._most, self._least)
+            made, size = await bounded(self._reactor, filling, room)
             await run(self._reactor, ["sync", "-f", str(new)], env=self._env)
             under = below[0].parent.name if below else ""
             await settle(self._reactor, store.finish, new, made, label(base), under, size)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from ipaddress import IPv4Address
-from pathlib import Path
 
 from attrs import frozen
 
@@ -16,8 +15,6 @@ from containers.lxc.config import ROOT, Cage, Files, Stack
 from containers.lxc.ground import Ground
 from containers.lxc.idmap import INSIDE
 from containers.lxc.network import Plan
-
-HOOKS = Path(__file__).parent
 
 
 @frozen
@@ -46,7 +43,7 @@ class Cages:
         Hands what is mounted to be written to, to the service's user. Raises `ContainerError`.
         """
         for mount in mounts:
-            if mount.writable:
+            if mount.writable and not mount.theirs:
                 files.own_top(mount.source, DEFAULT_USER)
         weight = SERVICE_WEIGHT if port else BUILD_WEIGHT
         return Cage(
@@ -64,6 +61,5 @@ class Cages:
             mounts=tuple(map(self.ground.seen, mounts)),
             resolv=self.ground.resolv,
             seccomp=self.ground.seccomp(root=root),
-            hooks=HOOKS,
             oom=self.cgroups.oom_file(name),
         )

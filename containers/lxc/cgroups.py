@@ -21,6 +21,7 @@ SERVICE_WEIGHT, BUILD_WEIGHT = 100, 10
 SHARES = 1024 // SERVICE_WEIGHT  # of version 1 for one of weight
 INIT, SHELL = 1, 2
 MONITORS = "-monitors"
+OWN = Path("/proc/self/cgroup")
 CONTROLLERS = ("memory", "pids", "cpu", "freezer")
 
 
@@ -112,6 +113,29 @@ class Cgroups:
             with suppress(FileNotFoundError):
                 found |= {entry.name for entry in (root / self.below).iterdir() if entry.is_dir()}
         return found
+
+    def exists(self, name: str) -> bool:
+        """Whether there is anything of a container, or of its monitor, in any hierarchy."""
+        # Strings, for it is asked before each start, of each hierarchy.
+        parts = (f"{self.below}/{name}", f"{self.below}{MONITORS}/{name}")
+        return any(os.path.exists(f"{root}/{part}") for root in self.roots for part in parts)  # noqa: PTH110
+
+    def stir(self) -> None:
+        """Have the kernel begin now with what it does before a process changes its cgroup. Blocks.
+
+        The first to ask for that waits until no CPU is inside a fork by the fast way, a grace
+        period of milliseconds; who asks while it lasts waits for the rest of it, and who asks soon
+        after not at all. So LXC, which is still to be started then, finds most of it done. Nothing
+        moves: this process is written where it is, and only where the kernel says that it is.
+        """
+        with suppress(OSError, KeyError):
+            hierarchy = self.controllers["pids"]
+            own = "pids" if hierarchy.version == 1 else ""
+            lines = (line.split(":", 2) for line in OWN.read_text().splitlines())
+            path = next((path for _, names, path in lines if own in names.split(",")), "/")
+            there = Path(f"{hierarchy.root}{path}") / "cgroup.procs"
+            if str(os.getpid()) in there.read_text().split():
+                _write(there, "0")
 
     def remove(self, name: str) -> None:
         """Remove what a killed monitor left; there is nothing in it any more."""

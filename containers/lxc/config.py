@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shlex
 from ipaddress import IPv4Address
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from containers.interface import ContainerError, Limits, Mount
 from containers.lxc import idmap
 from containers.lxc.cgroups import MONITORS, Setting
 from containers.lxc.network import Plan, mac
-from containers.sandbox import SHARED_MEMORY, User, is_place
+from containers.sandbox import SHARED_MEMORY, User, can_be
 
 ROOT = User(0, 0)  # of the container
 # What root inside needs to install packages; no more of it reaches the host than its own files.
@@ -33,6 +32,7 @@ _LAYER = re.compile(r"[\w./+=@-]+", re.ASCII)
 NEW_USER_NAMESPACE = 0x10000000
 NOT_IMPLEMENTED, NO_SUCH_FAMILY = 38, 97
 SOONER = 500  # of 1000, by which the kernel would kill before all others
+GO, UP, UNBOUNDED = "go", "up", "unbounded"
 VSOCK = 40  # leads to whatever the host is a guest of: no namespace holds it
 
 
@@ -70,14 +70,14 @@ class Files:
         return self.directory / "memory"
 
     @property
-    def bounded(self) -> Path:
-        """The pipe in which `wired.sh` tells `started.sh` that its network is bounded."""
-        return self.directory / "bounded"
+    def up(self) -> Path:
+        """The pipe in which LXC's hook says that it is made, by the pid of its init."""
+        return self.directory / "up"
 
     @property
-    def up(self) -> Path:
-        """Where `started.sh` says "up", or why it cannot be."""
-        return self.directory / "up"
+    def go(self) -> Path:
+        """The pipe in which the ship says that it may run, see `gate`."""
+        return self.directory / "go"
 
 
 @frozen
@@ -97,9 +97,8 @@ class Stack:
 class Cage:
     """All that is decided about one start of a container. `below` is where its cgroup is.
 
-    `port` is where its service is to listen; None for a command. `hooks` is where LXC's scripts
-    are. `oom` is the file in which the kernel counts its killings. One that is not `online` has
-    nothing but a loopback.
+    `port` is where its service is to listen; None for a command. `oom` is the file in which the
+    kernel counts its killings. One that is not `online` has nothing but a loopback.
     """
 
     name: str
@@ -115,7 +114,6 @@ class Cage:
     mounts: tuple[Mount, ...]
     resolv: Path
     seccomp: Path
-    hooks: Path
     oom: Path
     online: bool = True
 
@@ -143,7 +141,7 @@ def text(cage: Cage) -> str:
         *(f"lxc.net.0.{line}" for line in _network(cage)),
         *(f"{setting.key} = {setting.value}" for setting in cage.settings),
         "lxc.hook.version = 1",
-        f"lxc.hook.start-host = {_hook(cage, 'started.sh')}",
+        f"lxc.hook.start-host = {_asking(cage)}",
         f"lxc.hook.stop = /bin/cp {cage.oom} {cage.files.oom}",
         *(f"lxc.mount.entry = {entry}" for entry in _entries(cage)),
     ]
@@ -186,20 +184,35 @@ def _rights(cage: Cage) -> list[str]:
     return ["lxc.cap.keep = none", "lxc.no_new_privs = 1"]
 
 
-def _hook(cage: Cage, script: str) -> str:
-    """What a shell of LXC's does. LXC puts `exec` before it: so that is only about its stderr, and
-    no second shell is started."""
-    return f"2>&1; cd {cage.files.directory} && . {shlex.quote(str(cage.hooks / script))}"
+def _asking(cage: Cage) -> str:
+    """What a shell of LXC's does when the container is made: it asks the ship, see `gate`, and puts
+    bounds while that is busy. LXC puts `exec` before it: so the beginning is only about its stderr,
+    and no second shell is started. Each pipe is opened for both ways: then nobody has to be at its
+    other end yet.
+    """
+    ask = f'cd {cage.files.directory} && exec 3<>go 4<>up && echo "$LXC_PID" >&4'
+    enter = "exec /usr/bin/nsenter --user=/proc/$LXC_PID/ns/user --net=/proc/$LXC_PID/ns/net"
+    bound = f"{{ {bounds(cage.port)}; }} || {{ echo {UNBOUNDED} >&4; exit 1; }}"
+    wait = f'read -r said <&3 && [ "$said" = {GO} ] && echo {UP} >&4'
+    return f"2>&1; {ask} && {enter} /bin/sh -c '{bound}; {wait}'"
+
+
+def bounds(port: int | None) -> str:
+    """What a shell in a container's namespaces does before anything of it runs. inotify is counted
+    for all containers and the host's root together: so each has a count of its own.
+    """
+    settings = {"user/max_inotify_instances": 64, "user/max_inotify_watches": 65536}
+    if port is not None:  # what comes from outside goes on to the loopback, see `network.own`
+        settings["net/ipv4/conf/all/route_localnet"] = 1
+    return " && ".join(f"echo {value} >/proc/sys/{name}" for name, value in settings.items())
 
 
 def _network(cage: Cage) -> list[str]:
-    wired = f"script.up = {_hook(cage, 'wired.sh')}"
     if not cage.online:
-        return ["type = empty", "flags = up", wired]
+        return ["type = empty", "flags = up"]
     zone = cage.plan.zone_of(cage.address)
     lines = [
         "type = veth",
-        wired,
         f"link = {zone.bridge}",
         f"veth.pair = {cage.plan.veth(cage.address)}",
         # Of the address: the host knows it by that for a while after it was started anew.
@@ -223,13 +236,14 @@ def _entries(cage: Cage) -> list[str]:
         Mount(cage.resolv, "/etc/resolv.conf"),
     ]
     for mount in cage.mounts:
-        if not is_place(mount.at):
+        if not can_be(mount):
             raise ContainerError(f"mount: nothing can be mounted at {mount.at!r}")
-    given = [*own, *cage.mounts]
+    given = [*own]
     if cage.stack.app is not None:
         given.append(Mount(cage.stack.app, "/app", writable=True))
     if cage.stack.tmp is not None:
         given.append(Mount(cage.stack.tmp, "/tmp", writable=True))  # noqa: S108 - inside, its own
+    given += cage.mounts
     shared = f"tmpfs dev/shm tmpfs nosuid,nodev,mode=1777,size={SHARED_MEMORY},create=dir 0 0"
     return [shared, *(_entry(mount) for mount in given)]
 

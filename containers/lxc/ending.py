@@ -12,7 +12,9 @@ from containers.lxc.cgroups import INIT, SHELL, Cgroups
 from containers.proc import open_processes
 from containers.watching import all_ended, in_thread, within
 
-MONITORS_END = 5.0  # seconds for LXC to take away what it made
+# Seconds for LXC to take away what it made. To unmount what was written waits for the disk, which
+# may have much to do.
+MONITORS_END = 15.0
 
 
 async def ask(reactor: Any, cgroups: Cgroups, name: str, grace: float) -> None:
@@ -26,11 +28,14 @@ async def ask(reactor: Any, cgroups: Cgroups, name: str, grace: float) -> None:
 
 
 async def kill(reactor: Any, cgroups: Cgroups, name: str) -> None:
-    """End a container at once, and remove what its monitor left, if that was killed.
+    """End a container at once, if there is one, and remove what its monitor left, if that was
+    killed.
 
     The kernel ends all that is in the namespace of an init that is killed; then its monitor takes
     away what LXC made, and ends.
     """
+    if not cgroups.exists(name):
+        return
     young = False
     while members := await in_thread(reactor, cgroups.members, name):
         young = not any(one.inside == SHELL for one in members)

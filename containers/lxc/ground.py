@@ -7,6 +7,7 @@ import hashlib
 import os
 import re
 import shutil
+from collections.abc import Sequence
 from ipaddress import IPv4Network
 from pathlib import Path
 
@@ -84,12 +85,13 @@ class Ground:
     def network(self, wanted: IPv4Network | None, tag: str) -> IPv4Network:
         """The ship's network: `wanted`, else the one it had, else one that nobody here uses."""
         note = self.directory / "network"
-        if wanted is None and note.exists():
-            return network.read_network(note.read_text().strip())
+        had = network.read_network(note.read_text().strip()) if note.exists() else None
         taken = network.taken_networks(tag)
         if wanted is not None and any(wanted.overlaps(other) for other in taken):
             raise ContainerError(f"STARPHLEET_NETWORK: {wanted} is in use on this host")
-        chosen = wanted or network.choose(self.directory, taken)
+        chosen = wanted or had
+        if chosen is None or (wanted is None and _has_lost(chosen, tag, taken)):
+            chosen = network.choose(self.directory, taken)
         _write(note, f"{chosen}\n".encode())
         return chosen
 
@@ -98,6 +100,12 @@ def closed_to_others(path: Path) -> Path | None:
     """The first directory on the way to `path` that only its owner and group may enter."""
     ways = [*reversed(path.resolve().parents), *([path] if path.is_dir() else [])]
     return next((one for one in ways if not one.stat().st_mode & 0o001), None)
+
+
+def _has_lost(had: IPv4Network, tag: str, taken: Sequence[IPv4Network]) -> bool:
+    """Whether somebody has taken the network of a ship that was down. A wider one is no matter:
+    the ship's bridges go before it."""
+    return not network.is_made(tag) and any(other.subnet_of(had) for other in taken)
 
 
 def _of_services(path: Path) -> bool:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import re
 import signal
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +16,11 @@ from twisted.internet.defer import Deferred, TimeoutError
 from containers import files, marks, record, sandbox, spawn, stopping
 from containers.boxing import DEFAULT_USER
 from containers.collect import fire
-from containers.interface import Container, ContainerError, Exit, Limits, Output
-from containers.lxc import cgroups, config, made, network, wrapping
+from containers.interface import Beside, Container, ContainerError, Exit, Limits, Output
+from containers.lxc import cgroups, config, gate, made, network, wrapping
 from containers.lxc.config import Cage, Files
 from containers.lxc.idmap import INSIDE
-from containers.watching import Reader, shielded
+from containers.watching import shielded
 
 TOOLS = Path("/usr/bin")
 HOME, TMP = "/app", "/tmp"  # noqa: S108 - inside, its own
@@ -45,20 +45,21 @@ async def execute(
     """Run one command in a container that ends with it. Raises `ContainerError`."""
     script = wrapping.script(_environment(env))
     _lay(cage)
-    cage.files.up.touch()
-    done = await spawn.run(
-        reactor,
-        _begun(root, cage, argv),
-        env=_marked(directory, mark),
-        cwd=Path("/"),
-        stdin=script,
-        output=output,
-        limits=Limits(seconds=cage.limits.seconds, output=cage.limits.output),
-        keep=0,
-        grace=END,
-    )
+    with gate.kept(reactor, cage) as told:
+        done = await spawn.run(
+            reactor,
+            _begun(root, cage, argv),
+            env=_marked(directory, mark),
+            cwd=Path("/"),
+            stdin=script,
+            output=output,
+            limits=Limits(seconds=cage.limits.seconds, output=cage.limits.output),
+            keep=0,
+            grace=END,
+        )
     if not done.exit.ok and not done.exit.reason:
-        _require_up(cage, cage.files.up.read_text())
+        fire(told, "")
+        _require_up(cage, await told)
     return ended(cage.files, record.sandboxed_exit(done.exit), alone=True)
 
 
@@ -78,7 +79,7 @@ async def launch(
     """
     _lay(cage)
     with ExitStack() as stack:
-        told = stack.enter_context(_heard(reactor, cage.files.up))
+        told = stack.enter_context(gate.kept(reactor, cage))
         script = spawn.in_memory(wrapping.script(_environment(env)))
         stack.callback(os.close, script)
         out = files.open_log(log, DEFAULT_USER)
@@ -111,12 +112,10 @@ async def attach(
 ) -> Exit:
     """Run one command in a container whose service runs. Ends what the command left behind."""
     marking = _marked(container.directory, mark)
-    # By its mark a process is found that has left its family.
-    variables = [word for name in marks.NAMES for word in ("-v", f"{name}={marking[name]}")]
     try:
         done = await spawn.run(
             reactor,
-            [*entrance(root, container, variables), "/bin/sh", "-s", "--", *argv],
+            [*entrance(root, container, _given(marking)), "/bin/sh", "-s", "--", *argv],
             env=marking,
             cwd=Path("/"),
             stdin=sandbox.script(_environment(env), cwd=HOME, without=("container",)),
@@ -136,6 +135,23 @@ def entrance(root: Path, container: Container, options: Sequence[str] = ()) -> l
     return [*words, "--clear-env", "-u", str(INSIDE.uid), "-g", str(INSIDE.gid), *options, "--"]
 
 
+def beside(root: Path, container: Container, env: Mapping[str, str], mark: str) -> Beside:
+    """A place for a command that is spawned by somebody else."""
+    marking = _marked(container.directory, mark)
+    return Beside(
+        entrance(root, container, _given(marking)),
+        marking,
+        sandbox.exported(_environment(env), ("container",)),
+        terminal=True,
+    )
+
+
+def _given(marking: Mapping[str, str]) -> list[str]:
+    """Options by which a command has the marks: by them a process is found that has left its
+    family."""
+    return [word for name in marks.NAMES for word in ("-v", f"{name}={marking[name]}")]
+
+
 def ended(place: Files, exit: Exit, *, alone: bool = False) -> Exit:
     """`exit`, with the reason if it was for want of memory.
 
@@ -150,21 +166,8 @@ def ended(place: Files, exit: Exit, *, alone: bool = False) -> Exit:
     return exit
 
 
-@contextmanager
-def _heard(reactor: Any, pipe: Path) -> Iterator[Deferred[str]]:
-    """What is said first in a new pipe there."""
-    told: Deferred[str] = Deferred()
-    os.mkfifo(pipe, 0o600)
-    fd = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    reader = Reader(reactor, fd, lambda said: fire(told, said.decode()), told.errback)
-    try:
-        yield told
-    finally:
-        reader.close()
-
-
 async def _said(reactor: Any, child: spawn.Child, told: Deferred[str]) -> str:
-    """What was told of a start; nothing if it ended without a word."""
+    """What came of a start; nothing if it ended without a word."""
     over = child.ended()
     over.addCallbacks(lambda _: fire(told, ""), lambda _: None)
     try:
@@ -176,18 +179,14 @@ async def _said(reactor: Any, child: spawn.Child, told: Deferred[str]) -> str:
 
 
 def _lay(cage: Cage) -> None:
-    """Write what LXC, its scripts and the container itself read of this start."""
+    """Write what LXC and the container itself read of this start."""
     place = cage.files
-    for old in (place.up, place.log, place.oom, place.bounded):
+    for old in (place.up, place.go, place.log, place.oom):
         old.unlink(missing_ok=True)
-    os.mkfifo(place.bounded, 0o600)
     name = config.hostname(cage.name)
-    limits = "".join(f"{setting.file} {setting.reads}\n" for setting in cage.settings)
     for path, text in (
         (place.hostname, f"{name}\n"),
         (place.hosts, network.hosts(cage.plan, cage.address, name)),
-        (place.directory / "limits", limits),
-        (place.directory / "inside.nft", network.inside(cage.port) if cage.port else ""),
         (place.memory, _memory(cage.limits)),
         (place.config, config.text(cage)),
     ):
@@ -217,11 +216,11 @@ def _environment(env: Mapping[str, str]) -> dict[str, str]:
 
 
 def _require_up(cage: Cage, said: str) -> None:
-    """Raises `ContainerError` with what the hook said, or LXC, when it did not come up."""
-    if said.strip() == "up":
+    """Raises `ContainerError` with why the ship did not let it run, or LXC, when it is not up."""
+    if said == config.UP:
         return
     complaints = []
     with suppress(FileNotFoundError):
         complaints = _COMPLAINT.findall(cage.files.log.read_text(errors="replace"))
-    why = said.strip() or (complaints[0] if complaints else "lxc-execute gave no reason")
+    why = said or (complaints[0] if complaints else "lxc-execute gave no reason")
     raise ContainerError(f"cannot start {cage.name}: {why}")

@@ -6,7 +6,8 @@ import os
 import shutil
 from pathlib import Path
 
-from containers.lxc import cgroups
+from containers.calling import call
+from containers.lxc import cgroups, nftables
 from containers.sandbox import SYSTEM_PATH
 
 TOOLS = {
@@ -15,6 +16,8 @@ TOOLS = {
 }  # fmt: skip
 CONTROLLERS = ("memory", "pids", "cpu", "freezer")
 FILE_SYSTEMS = Path("/proc/filesystems")
+OVERLAY = "\toverlay\n"
+MODPROBE = ("modprobe", "--quiet", "overlay")
 
 
 def missing() -> list[str]:
@@ -23,8 +26,19 @@ def missing() -> list[str]:
         return ["a ship that runs as root"]
     lacking = {TOOLS[tool] for tool in TOOLS if shutil.which(tool, path=SYSTEM_PATH) is None}
     found = [f"the package {package}" for package in sorted(lacking)]
+    try:
+        nftables.library()
+    except OSError:
+        found.append(f"the library {nftables.LIBRARY}")
     here = cgroups.of_this_host("").controllers
     found += [f"the cgroup controller {name}" for name in CONTROLLERS if name not in here]
-    if "\toverlay\n" not in FILE_SYSTEMS.read_text():
+    if not _has_overlay():
         found.append("the file system overlay (modprobe overlay)")
     return found
+
+
+def _has_overlay() -> bool:
+    """A distribution's kernel has it as a module, which nothing loaded after a boot."""
+    if OVERLAY not in FILE_SYSTEMS.read_text():
+        call(MODPROBE, env={"PATH": SYSTEM_PATH})
+    return OVERLAY in FILE_SYSTEMS.read_text()

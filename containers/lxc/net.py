@@ -51,10 +51,7 @@ class Net:
                 for name, value in sysctls(self.plan).items():
                     _tell_kernel(SYSCTLS / name, value)
                 _tell_kernel_at_least(INOTIFY, INSTANCES)
-                for zone in (self.plan.ordered, self.plan.tests):
-                    flush = ("route", "flush", "type", "unreachable", "root", str(zone.network))
-                    await self._tool("ip", *flush)
-                self._closed.clear()
+                await self._open_all()
                 await self._apply()
                 self._is_up = True
             if not recently:
@@ -63,9 +60,11 @@ class Net:
             self._lock.release()
 
     async def down(self) -> None:
-        """Take the bridges and rules away."""
+        """Take the bridges, rules and routes away."""
         await self._lock.acquire()
         try:
+            with suppress(ContainerError):
+                await self._open_all()
             for words in (
                 ("nft", "delete", "table", "inet", self.plan.tag),
                 *(
@@ -111,7 +110,7 @@ class Net:
 
     async def close(self, address: IPv4Address) -> None:
         """Nobody is there: who asks is told at once, and does not wait for an answer."""
-        if address not in self._closed:
+        if address not in self._closed and self.plan.has(address):
             self._closed.add(address)
             with suppress(ContainerError):
                 await self._tool("ip", "route", "replace", "unreachable", f"{address}/32")
@@ -122,6 +121,12 @@ class Net:
             self._closed.remove(address)
             with suppress(ContainerError):
                 await self._tool("ip", "route", "delete", "unreachable", f"{address}/32")
+
+    async def _open_all(self) -> None:
+        for zone in (self.plan.ordered, self.plan.tests):
+            flush = ("route", "flush", "type", "unreachable", "root", str(zone.network))
+            await self._tool("ip", *flush)
+        self._closed.clear()
 
     async def clear_strays(self, owned: Collection[IPv4Address]) -> None:
         """Take away the ship's interfaces that lead to none of these addresses."""

@@ -24,6 +24,7 @@ PRIVATE = [IPv4Network(one) for one in ("10.0.0.0/8", "172.16.0.0/12", "192.168.
 SIZE = 20  # of a ship's network: 4,094 containers
 INTERFACES = Path("/sys/class/net")
 SYSCTLS = Path("/proc/sys/net")
+NOWHERE = "*"  # the interface of a route that leads to none
 
 
 @frozen
@@ -63,6 +64,10 @@ class Plan:
     def veth(self, address: IPv4Address) -> str:
         """The name of the interface on the ship that leads to the container at `address`."""
         return f"{self.tag}{int(address) - int(self.ordered.network[0]):04x}"
+
+    def has(self, address: IPv4Address) -> bool:
+        """False for one that the ship gave out when its network was another."""
+        return any(address in zone.network for zone in (self.ordered, self.tests))
 
     def address6(self, address: IPv4Address) -> IPv6Address | None:
         """The other address of the container at `address`."""
@@ -111,6 +116,11 @@ def choose(root: Path, taken: Sequence[IPv4Network]) -> IPv4Network:
     raise ContainerError(f"no part of {CANDIDATES} is free: name a network, STARPHLEET_NETWORK")
 
 
+def is_made(tag: str) -> bool:
+    """Whether bridges of the ship are there, and so perhaps containers on them."""
+    return any(INTERFACES.glob(f"{tag}?"))
+
+
 def read_network(text: str) -> IPv4Network:
     """An operator's STARPHLEET_NETWORK. Raises `ContainerError`."""
     try:
@@ -125,7 +135,11 @@ def read_network(text: str) -> IPv4Network:
 
 
 def taken_networks(tag: str) -> list[IPv4Network]:
-    """The networks that this host is in already or has routes to, but for the ship's own."""
+    """The networks that this host is in already or has routes to, but for the ship's own.
+
+    None to which a route says that nobody is there: who narrows it down, as a bridge does, goes
+    before it.
+    """
     found = []
     for name, addresses in psutil.net_if_addrs().items():
         for one in addresses:
@@ -133,7 +147,7 @@ def taken_networks(tag: str) -> list[IPv4Network]:
                 found.append(IPv4Network(f"{one.address}/{one.netmask}", strict=False))
     for line in Path("/proc/net/route").read_text().splitlines()[1:]:
         name, destination, _, _, _, _, _, mask, *_ = line.split()
-        if not name.startswith(tag) and int(mask, 16):
+        if name != NOWHERE and not name.startswith(tag) and int(mask, 16):
             start, size = (IPv4Address(socket.ntohl(int(word, 16))) for word in (destination, mask))
             found.append(IPv4Network(f"{start}/{size}", strict=False))
     return found
@@ -219,8 +233,22 @@ def _says(setting: Path) -> str:
         return ""
 
 
+def own(port: int | None) -> str:
+    """The rules in a container's own network: what leaves it is from one of its addresses, and not
+    from whatever a program asks for, as IPv6 allows. A service is led to, see `inside`.
+    """
+    kept = """table inet starphleet-own {
+  chain output {
+    type filter hook output priority filter;
+    oifname "eth0" fib saddr type != local ip6 saddr != :: drop
+  }
+}
+"""
+    return kept if port is None else kept + inside(port)
+
+
 def inside(port: int) -> str:
-    """The rules in a container's own network: its port 80 leads to its service too, and both lead
+    """The rules of a service: its port 80 leads to its service too, and both lead
     to the loopback, so that it does not matter whether the service listens there alone.
     """
     ports = f"{{ 80, {port} }}" if port != 80 else "80"

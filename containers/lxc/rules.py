@@ -30,12 +30,13 @@ def rules(plan: Plan, exposed: Sequence[Exposed]) -> str:
     six = f"{{ {', '.join(nets6)} }}"
     if nets6:
         masquerade.append(f"ip6 saddr {six} ip6 daddr != {six} masquerade")
+    # ICMP by its numbers: a host without /etc/protocols knows no names.
     body = f"""
   chain input {{
     type filter hook input priority filter; policy accept;
     iifname != {ours} accept
     ct state established,related accept
-    meta l4proto {{ icmp, ipv6-icmp }} accept
+    meta l4proto {{ 1, 58 }} accept
     iifname {from_them} ct status dnat accept
     iifname {from_them} tcp dport {port} accept
     reject

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import secrets
 from collections.abc import Mapping, Sequence
@@ -11,7 +10,7 @@ from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 from typing import Any
 
-from twisted.internet.defer import DeferredLock
+from twisted.internet.defer import Deferred, DeferredLock
 from twisted.logger import Logger
 
 from containers import files, marks, proc, record, spawn, stopping
@@ -19,6 +18,7 @@ from containers.boxing import DEFAULT_USER
 from containers.interface import (
     WISH,
     Address,
+    Beside,
     Container,
     ContainerError,
     Exit,
@@ -33,28 +33,27 @@ from containers.lxc import cgroups, disks, made, network
 from containers.lxc.backup import backup
 from containers.lxc.bases import Bases
 from containers.lxc.caging import Cages
+from containers.lxc.commands import RUN, Commands
 from containers.lxc.config import Files, Stack
 from containers.lxc.disks import bound
 from containers.lxc.ending import ask, kill
 from containers.lxc.ground import Ground, closed_to_others, unreachable
+from containers.lxc.idmap import ROOT_OUTSIDE
 from containers.lxc.kinds import restored
-from containers.lxc.launching import attach, ended, entrance, execute, launch
+from containers.lxc.launching import attach, beside, ended, launch
 from containers.lxc.made import Made
 from containers.lxc.net import Net
 from containers.lxc.pool import Pool
-from containers.lxc.progress import Lines
 from containers.proc import open_processes
 from containers.record import Record
 from containers.service import Service
+from containers.sharing import share
 from containers.watching import all_ended, in_thread, shielded
 
 PORT = 3000  # of a service that is told no other
-SCRIPT = "/script"  # of a base, inside
-BASE_LIMITS = Limits(processes=4096, seconds=3600.0, output=64 << 20)
 PROXIES = ("http_proxy", "https_proxy", "no_proxy")
 BASES_AGE = 7 * 86400.0  # seconds that a base is kept that nobody asks for
 ADDRESS = "address"  # a container's own until it is destroyed: a route may lead there all the time
-RUN = "+run"  # what follows the name of a container in which a build runs; no name has a +
 
 
 class LxcRuntime:
@@ -65,7 +64,8 @@ class LxcRuntime:
     are checked before it runs, and an address of its own, see `network`. `home` is for what all
     containers share, bases foremost; `env` is what downloads of bases need; `front` is where the
     ship's front door is; `main` names the base of who wishes for none; bases that nobody uses are
-    kept up to `budget` bytes. Only for root. Raises `ContainerError` for what this host lacks.
+    kept up to `budget` bytes; the making of one may take `build_disk` bytes and leaves `free_disk`.
+    Only for root. Raises `ContainerError` for what this host lacks.
     """
 
     name = "lxc"
@@ -86,6 +86,8 @@ class LxcRuntime:
         tests_reach_ship: bool = False,
         main: str = "",
         budget: int = 20 << 30,
+        build_disk: int | None = None,
+        free_disk: int = 0,
     ) -> None:
         root.mkdir(parents=True, exist_ok=True)
         root.chmod(0o711)
@@ -105,11 +107,7 @@ class LxcRuntime:
             mtu=network.uplink_mtu(),
         )
         self.cgroups = cgroups.of_this_host(tag)
-        self.bases = Bases(
-            reactor, self.ground.bases, script=script, provision=self._provision, env=env
-        )
         self._reactor = reactor
-        self._env = {name: value for name, value in env.items() if name.lower() in PROXIES}
         self._main = main
         self._budget = budget
         self._token = secrets.token_hex(8)
@@ -117,9 +115,16 @@ class LxcRuntime:
         self._net = Net(reactor, self.plan)
         self._pool = Pool(self.plan)
         self._cages = Cages(self.plan, self.cgroups, self.ground)
+        proxies = {name: value for name, value in env.items() if name.lower() in PROXIES}
+        self._commands = Commands(
+            reactor, self.root, self._net, self._pool, self._cages, proxies, self._mark
+        )
+        self.bases = Bases(
+            reactor, self.ground.bases, script=script, provision=self._commands.provision, env=env,
+            most=build_disk, least=free_disk,
+        )  # fmt: skip
         self._services: dict[str, Service] = {}
         self._exits: dict[str, Exit] = {}
-        self._running: dict[str, DeferredLock] = {}
         self._starting: dict[str, DeferredLock] = {}
         for name in files.names(self.root):
             address = _address_of(self.root / name)
@@ -155,6 +160,9 @@ class LxcRuntime:
         """As the interface says; takes as long as there are files, so call it in a thread."""
         files.own(container, also, DEFAULT_USER)
 
+    def share(self, directory: Path) -> bool:
+        return share(directory, {DEFAULT_USER.uid, ROOT_OUTSIDE.uid})
+
     async def run(
         self,
         container: Container,
@@ -178,19 +186,10 @@ class LxcRuntime:
             return await attach(
                 self._reactor, self.root, container, argv, env, output, limits, self._mark()
             )
-        of = made.read(container)
-        directory = container.directory
-        built = made.upper(directory / made.BUILD)
-        stack = Stack(of.layers, built, container.app, directory / "tmp")
-        running = self._running.setdefault(container.name, DeferredLock())
-        await running.acquire()
-        try:
-            return await self._execute(
-                container.name, directory, stack, argv, env=env, output=output, limits=limits,
-                mounts=mounts, root=root, ordered=of.ordered, online=online,
-            )  # fmt: skip
-        finally:
-            running.release()
+        return await self._commands.run(
+            container, argv, env=env, output=output, limits=limits, mounts=mounts, root=root,
+            online=online,
+        )  # fmt: skip
 
     async def start(
         self,
@@ -231,6 +230,7 @@ class LxcRuntime:
         if name in self._services:
             raise ContainerError(f"{name} is already running")
         of = made.read(container)
+        in_thread(self._reactor, self.cgroups.stir)  # beside what comes before LXC
         await self._net.up()
         await self._kill(name)
         if of.disk is not None:
@@ -320,12 +320,14 @@ class LxcRuntime:
         await self._net.up()
         known = {name: record.read(self.root / name) for name in keep}
         services = {(self.root / name, one.mark) for name, one in known.items() if one}
-        ours = {f"{name}{RUN}" for name, lock in self._running.items() if lock.locked}
-        for name in self.cgroups.names() - keep - ours:
-            await self._kill(name)
+        # Beside one another: the monitor of a dead one may have to be waited for.
+        strays = self.cgroups.names() - keep - self._commands.names()
+        for ending in [Deferred.fromCoroutine(self._kill(name)) for name in strays]:
+            await ending
 
         def unwanted(mark: marks.Marked) -> bool:
-            ours = mark.directory.parent == self.root and not mark.run.startswith(self._token)
+            old = not mark.run.startswith((self._token, marks.VISIT))
+            ours = mark.directory.parent == self.root and old
             return ours and (mark.directory, mark.run) not in services
 
         await stopping.kill_all(self._reactor, lambda: marks.members(unwanted))
@@ -341,9 +343,18 @@ class LxcRuntime:
     async def expose(self, ports: Mapping[int, Address]) -> None:
         await self._net.expose({port: IPv4Address(one.host) for port, one in ports.items()})
 
-    def entrance(self, container: Container) -> list[str]:
+    async def beside(
+        self,
+        container: Container,
+        *,
+        env: Mapping[str, str],
+        limits: Limits,
+        mounts: Sequence[Mount] = (),
+    ) -> Beside:
+        """As the interface says: in the limits of the service, with what it sees."""
         self._require_entrance(container)
-        return entrance(self.root, container)
+        await self.freeze(container, False)
+        return beside(self.root, container, env, f"{marks.VISIT}{self._mark()}")
 
     def _require_entrance(self, container: Container) -> None:
         if self.cgroups.init(container.name) is None:
@@ -376,70 +387,13 @@ class LxcRuntime:
         used = made.used_layers(self.root, sorted(self.names()))
         return await self.bases.collect(used, age=BASES_AGE, budget=self._budget)
 
+    def let_go(self) -> None:
+        for service in self._services.values():
+            service.stopping = True
+
     async def leave(self) -> None:
         await self._net.down()
         self.cgroups.leave()
-
-    async def _execute(
-        self,
-        name: str,
-        directory: Path,
-        stack: Stack,
-        argv: Sequence[str],
-        *,
-        env: Mapping[str, str],
-        output: Output,
-        limits: Limits,
-        mounts: Sequence[Mount] = (),
-        root: bool,
-        ordered: bool,
-        online: bool = True,
-    ) -> Exit:
-        """Run a command in a container that is there for it alone, below services in weight."""
-        await self._net.up()
-        running = f"{name}{RUN}"
-        address = self._pool.reserve(running, self.plan.zone(ordered=ordered))
-        place = Files(directory / made.COMMAND)
-        try:
-            cage = self._cages.cage(
-                running, place, stack, limits, mounts, address, root=root, online=online
-            )
-            mark = self._mark()
-            await self._net.clear(address)
-            await self._net.open(address)
-            exit = await execute(self._reactor, self.root, directory, cage, argv, env, output, mark)
-            if online and not exit.ok:  # for want of what it could not fetch, it may be
-                for line in await self._net.dropped():
-                    output(f"\n{line}\n".encode())
-            return exit
-        except OSError as error:
-            raise ContainerError(f"cannot run in {name}: {error}") from error
-        finally:
-            await shielded(self._kill(running))
-            self._pool.release(running)
-
-    async def _provision(
-        self, layers: Sequence[Path], upper: Path, script: bytes, say: Say
-    ) -> Exit:
-        """Run the script of a base as root; what it changes is in `upper`, alone in its directory.
-
-        A script without a first line of its own is one of bash's, as in the guides.
-        """
-        directory = upper.parent
-        file = directory / "script"
-        await in_thread(self._reactor, made.prepare_base, directory, file, script)
-        interpreter = [] if script.startswith(b"#!") else ["/bin/bash"]
-        stack = Stack((self.ground.layer, *layers), upper)
-        lines = Lines(say)
-        try:
-            return await self._execute(
-                f"base-{self._mark()}", directory, stack, [*interpreter, SCRIPT],
-                env={**self._env, "HOME": "/root", "DEBIAN_FRONTEND": "noninteractive"},
-                output=lines.take, limits=BASE_LIMITS, mounts=(Mount(file, SCRIPT),),
-                root=True, ordered=True,
-            )  # fmt: skip
-        finally:
-            os.chown(directory, 0, 0)
 
     def _serve(self, container: Container, known: Record, child: spawn.Child | None) -> None:
         name = container.name
@@ -500,7 +454,7 @@ class LxcRuntime:
         await stopping.kill_all(self._reactor, lambda: marks.members_of_container(directory))
         await self._finish(container, service)
         self._exits.pop(name, None)
-        self._running.pop(name, None)
+        self._commands.forget(name)
         self._starting.pop(name, None)
         if (address := _address_of(directory)) is not None:
             await self._net.open(address)

@@ -2,7 +2,8 @@
 
 Standard library alone and no imports but these: it starts twice in every push. The ship sends
 lines of JSON: {"say": TEXT} to be shown, and at the end {"verdict": REASON}, or {"verdict": "",
-"moved": BOOL}, which is false when git is to move the branch itself.
+"moved": BOOL}, which is false when git is to move the branch itself, or {"again": QUESTION}:
+another process of the ship is to be asked, with what is in QUESTION instead.
 """
 
 import json
@@ -37,7 +38,7 @@ def main() -> int:
 
 def ask(hook: str, updates: Updates, options: list[str]) -> Answer:
     """The ship's answer: the verdict "" is yes, anything else the reason, which is shown by now."""
-    question = {
+    question: Answer = {
         "hook": hook,
         "repository": os.environ["STARPHLEET_REPOSITORY"],
         "owner": os.environ["STARPHLEET_OWNER"],
@@ -46,18 +47,29 @@ def ask(hook: str, updates: Updates, options: list[str]) -> Answer:
         "quarantine": {name: os.environ[name] for name in QUARANTINE if name in os.environ},
     }
     try:
-        ship = socket.socket(socket.AF_UNIX)
+        answer = ask_once(question)
+        while isinstance(again := answer.get("again"), dict):
+            question |= again
+            answer = ask_once(question)
+    except OSError:
+        answer = {}
+    if "verdict" in answer:
+        return answer
+    show(f" !     {STOPPED}")
+    return {"verdict": STOPPED}
+
+
+def ask_once(question: Answer) -> Answer:
+    """The last line of the answer, {} when there was none."""
+    with socket.socket(socket.AF_UNIX) as ship:
         ship.connect(os.environ["STARPHLEET_SOCKET"])
         ship.sendall(json.dumps(question).encode() + b"\n")
         for line in ship.makefile("rb"):
             answer: Answer = json.loads(line)
-            if "verdict" in answer:
+            if "verdict" in answer or "again" in answer:
                 return answer
             show(str(answer["say"]))
-    except OSError:
-        pass
-    show(f" !     {STOPPED}")
-    return {"verdict": STOPPED}
+    return {}
 
 
 def show(text: str) -> None:

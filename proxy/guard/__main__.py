@@ -91,7 +91,7 @@ def _open(prefix: Path, key: bytes, listening: socket.socket, log: Path) -> Any:
     globalLogBeginner.beginLoggingTo([textFileLogObserver(file)], redirectStandardIO=False)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     reactor.suggestThreadPoolSize(THREADS)
-    checker = Checker(store.Reader(prefix), key, verify)
+    checker = Checker(store.Reader(prefix), key, verify, place=store.place(prefix))
     reactor.adoptStreamPort(listening.fileno(), socket.AF_UNIX, site(checker))
     (store.place(prefix) / "socket").chmod(0o600)  # Twisted has opened it for everybody
     return reactor

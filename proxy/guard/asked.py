@@ -22,7 +22,8 @@ REALM = 'Basic realm="Forbidden!", charset="UTF-8"'
 class Asked:
     """One request that wants to pass: on which way it came, and what the client sent.
 
-    `address` is the client's, `headers` are by name in lower case.
+    `address` is the client's, `headers` are by name in lower case, `prefix` is what stands before
+    the path that the service sees.
     """
 
     service: str
@@ -32,6 +33,7 @@ class Asked:
     uri: str = field(repr=False)
     address: str = ""
     headers: Mapping[str, str] = field(factory=dict, repr=False)
+    prefix: str = ""
 
     @property
     def authorization(self) -> str:
@@ -116,12 +118,19 @@ def elsewhere(place: str, *more: tuple[str, str]) -> Answer:
 
 
 def cookie(
-    name: str, value: str, seconds: int, *, secure: bool, domain: str = "", script: bool = False
+    name: str,
+    value: str,
+    seconds: int,
+    *,
+    secure: bool,
+    domain: str = "",
+    script: bool = False,
+    path: str = "/",
 ) -> str:
-    """A Set-Cookie for all of a host, or of a `domain`; with `script` pages can read it."""
+    """A Set-Cookie for a host, or a `domain`, below `path`; with `script` pages can read it."""
     jar: SimpleCookie = SimpleCookie()
     jar[name] = value
     morsel: Any = jar[name]
-    morsel.update({"path": "/", "max-age": seconds, "samesite": "Lax", "domain": domain})
+    morsel.update({"path": path, "max-age": seconds, "samesite": "Lax", "domain": domain})
     morsel.update({"secure": secure, "httponly": not script})
     return str(morsel.OutputString())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -12,14 +13,15 @@ from twisted.internet.defer import Deferred, DeferredSemaphore, succeed
 from twisted.internet.threads import deferToThread
 from twisted.logger import Logger
 
-from proxy.guard import tokens
+from proxy.guard import passes, tokens
 from proxy.guard.asked import KEPT, REALM, Answer, Asked, cookie, let_in, refused
 from proxy.guard.login import Logins, cleaned, log_in
 from proxy.guard.names import casefolded, presentable
 from proxy.guard.passwords import Passwords
+from proxy.guard.private import Private, knock
 from proxy.guard.slowing import Slowing
 from proxy.guard.store import Guards
-from proxy.protection import LdapServer, Protection
+from proxy.protection import OWN, LdapServer, Protection
 from proxy.routes import ProxyError
 
 AT_ONCE = 8  # passwords that are looked at beside each other
@@ -30,22 +32,26 @@ Verify = Callable[[LdapServer, str, str], bool]
 
 @define(eq=False)
 class Checker:
-    """`guards` gives what is to be kept now, `key` is the ship's own."""
+    """`guards` gives what is to be kept now, `key` is the ship's own, `place` the directory with
+    links and sessions."""
 
     guards: Callable[[], Guards]
     key: bytes = field(repr=False)
     verify: Verify
     clock: Callable[[], float] = time.time
+    place: Path = Path()
     _passwords: Passwords = field(factory=Passwords)
     _slowing: Slowing = field(factory=Slowing)
     _hashing: DeferredSemaphore = field(factory=lambda: DeferredSemaphore(AT_ONCE))
     _asking_at: dict[str, DeferredSemaphore] = field(factory=dict)
     _asking: dict[tuple[str, str, str], Deferred[bool]] = field(factory=dict)
     _logins: Logins = field(init=False)
+    _private: Private = field(init=False)
     _log: Logger = Logger()
 
     def __attrs_post_init__(self) -> None:
         self._logins = Logins(self.key)
+        self._private = Private(passes.links(self.place), passes.sessions(self.place))
 
     async def check(self, asked: Asked) -> Answer:
         """The answer to one request. Raises `ProxyError` when nobody can say."""
@@ -57,6 +63,8 @@ class Checker:
             return self._welcome(asked, guards, protection, protection.forced)
         if protection.mode == "public":
             return let_in("", {}, serve=_led(guards, protection, self._said(asked, protection)))
+        if protection.mode == "private":
+            return self._by_key(asked, guards, protection)
         if protection.mode == "jwt":
             return await self._by_token(asked, guards, protection)
         return await self._by_password(asked, guards, protection)
@@ -82,7 +90,7 @@ class Checker:
     def _mark(self, asked: Asked, protection: Protection, user: str) -> tuple[str, ...]:
         """The identity cookie, for who does not have it. Pages read it: it lets nobody in."""
         now = self.clock()
-        if self._said(asked, protection) == user:
+        if asked.service == OWN or self._said(asked, protection) == user:
             return ()
         value, seconds = tokens.identity(user, self.key, now), tokens.IDENTITY_SECONDS
         return (cookie(protection.cookie, value, seconds, secure=asked.secure, script=True),)
@@ -93,6 +101,21 @@ class Checker:
         users = (tokens.identified(one, self.key, self.clock()) for one in sent)
         return next((user for user in users if user), "")
 
+    def _by_key(self, asked: Asked, guards: Guards, protection: Protection) -> Answer:
+        """By the session that a link from the ship has begun."""
+        now = self.clock()
+        session = self._private.session(asked, guards.crew, now)
+        led_on = self._private.by_link(asked, guards.crew, session, now)
+        if led_on is not None:
+            return led_on
+        if session is None:
+            return knock(asked, guards.crew)
+        if not _listed(protection, session.owner):
+            return _not_listed(asked, session.owner)
+        keep = max(0, min(KEPT, int(session.until - now)))
+        left = self._private.leave(asked)
+        return left or self._welcome(asked, guards, protection, session.owner, keep=keep)
+
     async def _by_token(self, asked: Asked, guards: Guards, protection: Protection) -> Answer:
         jwt, now = protection.jwt, self.clock()
         assert jwt is not None
@@ -101,8 +124,7 @@ class Checker:
             return log_in(asked, jwt)
         user = token.user
         if not _listed(protection, user):
-            text = f"{user or 'Whoever you are'}, you are not among those who may use this."
-            return refused(asked, 403, "Not for you", text)
+            return _not_listed(asked, user)
         cookies = self._logins.kept(asked, token, jwt, now)
         keep = max(0, min(KEPT, int(token.claims["exp"] - now)))
         return cleaned(asked, cookies) or self._welcome(
@@ -197,6 +219,11 @@ def _hand_on(result: Any, waiting: Deferred[bool]) -> Any:
 
 def _listed(protection: Protection, user: str) -> bool:
     return protection.listed is None or casefolded(user) in protection.listed
+
+
+def _not_listed(asked: Asked, user: str) -> Answer:
+    text = f"{user or 'Whoever you are'}, you are not among those who may use this."
+    return refused(asked, 403, "Not for you", text)
 
 
 def _led(guards: Guards, protection: Protection, user: str) -> str:

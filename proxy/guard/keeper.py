@@ -31,7 +31,8 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.1, 30.0  # seconds before one that did not start 
 def digest() -> str:
     """What tells one version of the checker from another."""
     here = Path(__file__).parent
-    files = [*sorted(here.glob("*.py")), here.parent / "protection.py"]
+    values = (here.parent / f"{name}.py" for name in ("protection", "ranks"))
+    files = [*sorted(here.glob("*.py")), *values]
     return sha256(b"\0".join(file.read_bytes() for file in files)).hexdigest()[:16]
 
 
@@ -51,7 +52,8 @@ class Keeper:
         self._reactor = reactor
         self._prefix = prefix
         self._run = run
-        self._argv = [sys.executable, "-m", "proxy.guard", str(prefix), *([user] if user else [])]
+        argv = [sys.executable, "-P", "-m", "proxy.guard", str(prefix)]
+        self._argv = [*argv, *([user] if user else [])]
         self._turn = DeferredLock()
         self._keeping: Deferred[None] | None = None
         self._log = Logger()
@@ -64,17 +66,25 @@ class Keeper:
                 self._keeping = Deferred.fromCoroutine(self._keep(process))
                 self._keeping.addErrback(lambda failure: failure.trap(defer.CancelledError))
 
+    async def leave(self) -> None:
+        """Let it go on without us; whether it runs is for another to see to."""
+        async with self._turn:
+            await self._look_away()
+
     async def stop(self) -> None:
         """End it, whoever started it."""
         async with self._turn:
-            keeping, self._keeping = self._keeping, None
-            # Nobody launches now; who did last goes on to where it can be cancelled.
-            await deferLater(self._reactor, 0)
-            if keeping is not None:
-                keeping.cancel()
+            await self._look_away()
             found = self._find()
             if found is not None:
                 await self._end(found.process)
+
+    async def _look_away(self) -> None:
+        keeping, self._keeping = self._keeping, None
+        # Nobody launches now; who did last goes on to where it can be cancelled.
+        await deferLater(self._reactor, 0)
+        if keeping is not None:
+            keeping.cancel()
 
     async def _begin(self) -> Process:
         found = self._find()

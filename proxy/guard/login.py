@@ -87,15 +87,25 @@ def _session(jwt: Jwt) -> str:
 
 def query_token(uri: str) -> str:
     """The value of the first argument `jwt`."""
-    found = (part[4:] for part in uri.partition("?")[2].split("&") if part.startswith("jwt="))
-    return next(found, "")
+    return query_value(uri, "jwt")
 
 
 def without_token(uri: str) -> str:
-    """`uri` without its token and all else byte for byte; always a path on the same host."""
+    """`uri` without its token; see `without`."""
+    return without(uri, "jwt")
+
+
+def query_value(uri: str, name: str) -> str:
+    """The value of the first argument of that name, as it was sent."""
+    parts = (part.partition("=") for part in uri.partition("?")[2].split("&"))
+    return next((value for key, equals, value in parts if equals and key == name), "")
+
+
+def without(uri: str, name: str) -> str:
+    """`uri` without an argument and all else byte for byte; always a path on the same host."""
     path, _, query = uri.partition("?")
     path = _ELSEWHERE.sub("/", path)
-    kept = "&".join(part for part in query.split("&") if not part.startswith("jwt="))
+    kept = "&".join(part for part in query.split("&") if not part.startswith(f"{name}="))
     return f"{path}?{kept}" if kept else path
 
 

@@ -48,6 +48,7 @@ def read(request: Request) -> Asked:
         host=_text(request, "x-host"),
         uri=_text(request, "x-uri"),
         address=_text(request, "x-address"),
+        prefix=_text(request, "x-prefix"),
         headers={n: _text(request, n) for n in COPIED if request.requestHeaders.hasHeader(n)},
     )
 

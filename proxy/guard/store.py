@@ -10,18 +10,20 @@ from attrs import define, field, frozen
 from cattrs.preconf.json import make_converter
 
 from proxy.certificates import write_private
-from proxy.protection import LdapServer, Protection
+from proxy.protection import Crew, LdapServer, Protection
 
 _values = make_converter()
 
 
 @frozen
 class Guards:
-    """Protections by service; members of groups and directories of users by name."""
+    """Protections by service; members of groups and directories of users by name; who has a key
+    of the ship."""
 
     services: Mapping[str, Protection] = field(factory=dict)
     groups: Mapping[str, tuple[str, ...]] = field(factory=dict)
     ldap_servers: Mapping[str, LdapServer] = field(factory=dict)
+    crew: Crew = Crew()
 
 
 def place(prefix: Path) -> Path:

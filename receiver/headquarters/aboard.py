@@ -15,6 +15,7 @@ from containers.watching import in_thread
 from hooks.frontdoor import FrontDoor
 from hooks.layout import Layout
 from receiver.headquarters.admirals import write_admirals
+from receiver.headquarters.laying import lay_overlay
 from receiver.headquarters.reading import Headquarters
 from receiver.headquarters.ships import PushBack, addresses
 from receiver.headquarters.shipscripts import Shipscripts, scripts, scripts_digest
@@ -25,7 +26,8 @@ PULSE = 5.0  # seconds between two looks at the ship's addresses
 @define(eq=False)
 class Aboard:
     """`environment` is that of ship scripts, without what this adds. Nothing is written to the
-    headquarters `here`: who pushes to it would have to pull first, to learn where it is.
+    headquarters `here`: who pushes to it would have to pull first, to learn where it is. `overlay`
+    says whether its files are laid over the host's.
     """
 
     reactor: Any
@@ -35,6 +37,7 @@ class Aboard:
     shipscripts: Shipscripts
     environment: Mapping[str, str]
     here: str
+    overlay: bool = False
     _headquarters: Headquarters | None = None
     _digest: str = ""
     _addresses: tuple[str, ...] = field(factory=addresses)
@@ -53,6 +56,11 @@ class Aboard:
         await in_thread(
             self.reactor, _write, self.layout.standing / "known_hosts", headquarters.known_hosts
         )
+        if self.overlay:
+            for line in await in_thread(
+                self.reactor, lay_overlay, headquarters.tree, headquarters.files
+            ):
+                self._log.info("{line}", line=line)
         digest = scripts_digest(headquarters.files)
         if digest != self._digest:
             self._digest = digest

@@ -7,20 +7,22 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from attrs import define, field
+from attrs import Factory, define, field
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
 
 from hooks.deploy import KNOWN, outcome
-from hooks.errors import Superseded
+from hooks.errors import HandedOver, Superseded
 from hooks.ledger import Serving
 from hooks.orders import NO_COMMIT, Orders, orders_of_standing
 from hooks.say import Listen, clean
 from hooks.ship import Ship
+from hooks.stamps import when_stamped
 from hooks.underway import Deploys
 from receiver.headquarters import ordered as phases
 from receiver.headquarters.ordered import Ordered
 from receiver.headquarters.sources import Sources
+from receiver.headquarters.workplaces import Workplaces, lasting
 
 FIRST_PAUSE, LONGEST_PAUSE = 5.0, 300.0  # seconds before what was out of reach is tried again
 LONGEST_REASON = 500  # characters
@@ -33,6 +35,9 @@ class Bringing:
     ship: Ship
     deploys: Deploys
     sources: Sources
+    workplaces: Workplaces = field(
+        init=False, default=Factory(lambda self: Workplaces(self.ship, self.sources), True)
+    )
     _going: set[Deferred[None]] = field(factory=set)
     _later: dict[int, Any] = field(factory=dict)
     _log: Logger = Logger()
@@ -55,7 +60,7 @@ class Bringing:
     async def _bring(self, one: Ordered, turn: int) -> None:
         try:
             phase, reason = await self._towards(one, turn)
-        except Superseded:
+        except (Superseded, HandedOver):
             return
         except CancelledError:
             raise
@@ -66,6 +71,8 @@ class Bringing:
             reason = clean(str(error))[:LONGEST_REASON]
             if not reason or not isinstance(error, KNOWN):
                 self._log.failure("{service} was not deployed", service=one.standing.service)
+        if phase == phases.FAILED:
+            await self.workplaces.failed(one)
         if turn == one.turn:
             self._settle(one, phase, reason)
 
@@ -103,11 +110,15 @@ class Bringing:
 
     async def _orders(self, one: Ordered, serving: Serving | None) -> Orders:
         standing = one.standing
-        repository, commit, owner = None, NO_COMMIT, "headquarters"
-        if standing.source is not None:
+        repository, commit, owner, found = None, NO_COMMIT, "headquarters", None
+        if self.workplaces.has(standing):
+            found = await self.workplaces.found(standing)
+            one.commit = commit = found.commit
+            owner = found.owner
+        elif standing.source is not None:
             repository, commit = await self.sources.fetch(standing.source, one.commit), one.commit
             owner, _ = await self.sources.author(repository, commit)
-        return await orders_of_standing(
+        orders = await orders_of_standing(
             standing,
             repository,
             commit,
@@ -115,7 +126,13 @@ class Bringing:
             again=await self.ship.ledger.again(standing.service),
             why=_why(one, serving),
             devmode=self.ship.settings.devmode,
+            working=found.working if found else None,
+            texts=found.texts if found else {},
         )
+        if found is not None:
+            orders = lasting(orders, serving)
+            one.commit = orders.release.commit
+        return orders
 
     def _unforeseen(self, failure: Any, one: Ordered) -> None:
         if failure.check(CancelledError) is None:
@@ -150,5 +167,6 @@ def _why(one: Ordered, serving: Serving | None) -> str:
     if serving.standing != one.standing.identity:
         return "orders or environment changed"
     if serving.release.commit != one.commit:
-        return "new commit"
+        worked = when_stamped(one.commit) is not None
+        return "working directory changed" if worked else "new commit"
     return "wanted again"

@@ -10,9 +10,10 @@ from attrs import define, evolve, field, frozen
 from hooks.errors import Refused, named
 from hooks.fronts import front_of, in_devmode
 from hooks.standing import UNPUBLISHED, File, Front, Place, Source, StandingOrders
+from proxy.grammar import HEADER, HOST, PATH, THE_PROXYS, URL, VALUE
 from proxy.protection import Sign
-from proxy.routes import HOST, PATH
 from receiver.headquarters.evaluate import Call, Evaluated
+from receiver.headquarters.fitness import Said, fit_front, fit_locations, fit_sign
 from receiver.headquarters.jobs import jobs_of
 from receiver.headquarters.source import source_of_orders
 
@@ -20,13 +21,6 @@ LONGEST_PATH = 100  # characters of an order's path
 _GUARDED_PORTS = (22, 80, 443)
 _PORT = re.compile(r"[1-9][0-9]{0,4}")
 _GROUP = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
-_HEADER = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,100}")
-_VALUE = re.compile(r"[\x20-\x7e]{0,1000}")
-_TARGET = re.compile(r"https?://[A-Za-z0-9.:\[\]-]{1,260}(/[\x21\x23-\x3a\x3c-\x7a\x7e]{0,1000})?")
-_THE_PROXYS = re.compile(
-    r"(?i:host|connection|upgrade|content-length|transfer-encoding|te|trailer|keep-alive"
-    r"|proxy-.*|x-identity|x-forwarded-.*|x-real-ip|x-starphleet-.*|jwt-.*)"
-)
 
 
 def check_path(path: str) -> None:
@@ -67,11 +61,9 @@ def standing(
         return _sign(where, _below(path), said, files)
     if said.source is None and not said.unpublished:
         raise Refused(f"{where}: nothing to deploy: autodeploy URL, or unpublished for jobs alone")
-    front, warnings = said.front(), tuple[str, ...]()
-    if not said.unpublished:
-        developing = in_devmode(evaluated.environment, devmode)
-        with named(where):
-            front, warnings = front_of(evaluated.environment, files, front, developing)
+    front, warnings = _front(said, evaluated.environment, files, devmode)
+    place = UNPUBLISHED if said.unpublished else Place(_below(path), tuple(said.hosts))
+    fit_front(where, path, place, front)
     jobs, not_jobs = jobs_of(path, files)
     return StandingOrders(
         path=path,
@@ -79,12 +71,23 @@ def standing(
         environment=evaluated.environment,
         content=content,
         files=files,
-        place=UNPUBLISHED if said.unpublished else Place(_below(path), tuple(said.hosts)),
+        place=place,
         stop_first=said.stop_first,
         jobs=jobs,
         front=front,
         warnings=(*(f"{where}: {text}" for text in warnings), *not_jobs),
     )
+
+
+def _front(
+    said: _Said, environment: Mapping[str, str], files: Mapping[str, File], devmode: bool | None
+) -> tuple[Front, tuple[str, ...]]:
+    """What is said of the way to it, with warnings; nothing is protected where there is none."""
+    front = said.front()
+    if said.unpublished:
+        return front, ()
+    with named(said.where):
+        return front_of(environment, files, front, in_devmode(environment, devmode))
 
 
 def _sign(where: str, path: str, said: _Said, files: Mapping[str, File]) -> Sign:
@@ -95,7 +98,7 @@ def _sign(where: str, path: str, said: _Said, files: Mapping[str, File]) -> Sign
     if own:
         raise Refused(f"{where}: who may use it is said where it leads; {own[0]} would not count")
     assert said.sign is not None
-    return evolve(said.sign, path=path)
+    return fit_sign(said.led, evolve(said.sign, path=path))
 
 
 def remote_source(path: str, evaluated: Evaluated, *, headquarters: Source | None) -> Source:
@@ -163,11 +166,12 @@ class _Said:
     betas: list[tuple[str, str]] = field(factory=list)
     redirects: list[tuple[str, str]] = field(factory=list)
     sign: Sign | None = None
+    led: str = ""
     request_headers: list[tuple[str, str]] = field(factory=list)
     response_headers: list[tuple[str, str]] = field(factory=list)
     cached: bool = False
     to_stderr: bool = False
-    locations: list[str] = field(factory=list)
+    locations: list[Said] = field(factory=list)
 
     def take(self, call: Call) -> None:
         """`Refused` when the words are not what the command takes."""
@@ -186,7 +190,7 @@ class _Said:
             request_headers=tuple(self.request_headers),
             response_headers=tuple(self.response_headers),
             cached=self.cached,
-            locations="\n".join(self.locations),
+            locations=fit_locations(self.locations),
             betas=tuple(self.betas),
             to_stderr=self.to_stderr,
         )
@@ -214,16 +218,16 @@ class _Said:
         self._lead(at, Sign("", service=_service(_path(at, path))))
 
     def _redirect_to_service(self, at: str, target: str) -> None:
-        url = target if _TARGET.fullmatch(target) else _path(at, target)
+        url = target if URL.fullmatch(target) else _path(at, target)
         self._lead(at, Sign("", url=url))
 
     def _lead(self, at: str, sign: Sign) -> None:
         if self.sign is not None:
             raise Refused(f"{at}: it leads elsewhere already")
-        self.sign = sign
+        self.sign, self.led = sign, at
 
     def _redirect(self, at: str, host: str, target: str) -> None:
-        self.redirects.append((_host(at, host), _matching(at, _TARGET, target, "an http URL")))
+        self.redirects.append((_host(at, host), _matching(at, URL, target, "an http URL")))
 
     _redirect_to = _redirect
 
@@ -250,7 +254,7 @@ class _Said:
         self.to_stderr = True
 
     def _nginx_location_configs(self, at: str, *text: str) -> None:
-        self.locations.append(" ".join(text))
+        self.locations.append(Said(at, " ".join(text)))
 
 
 def _matching(at: str, grammar: re.Pattern[str], text: str, what: str) -> str:
@@ -275,7 +279,7 @@ def _service(path: str) -> str:
 
 
 def _header(at: str, name: str, value: Sequence[str]) -> tuple[str, str]:
-    _matching(at, _HEADER, name, "the name of a header")
-    if _THE_PROXYS.fullmatch(name):
+    _matching(at, HEADER, name, "the name of a header")
+    if THE_PROXYS.fullmatch(name):
         raise Refused(f"{at}: the header {name} is set by the proxy")
-    return name, _matching(at, _VALUE, " ".join(value), "the value of a header")
+    return name, _matching(at, VALUE, " ".join(value), "the value of a header")

@@ -28,6 +28,7 @@ class Followed:
     phase: float
     sources: dict[str, Source] = field(factory=dict)  # by ref
     failures: int = 0
+    heard: float | None = None  # when it answered last
     again: bool = False  # something was wanted while a question was out
     stale: bool = False
     asking: Deferred[None] | None = None

@@ -75,6 +75,11 @@ class Following:
         places = self._places.values()
         return {place.url: next(iter(place.trouble.values())) for place in places if place.trouble}
 
+    def silence(self, url: str) -> float | None:
+        """Seconds since `url` answered last; `None` when it never has."""
+        heard = self._places[url].heard if url in self._places else None
+        return None if heard is None else self._reactor.seconds() - heard
+
     def follow(self, sources: Iterable[Source]) -> None:
         """Follow exactly these. What is new is asked for at once, what stays keeps its commit."""
         wanted = frozenset(sources)
@@ -199,7 +204,7 @@ class Following:
             self._trouble(place, source, reason)
 
     def _hear(self, place: Followed, answer: Mapping[str, str | None]) -> None:
-        now = self._reactor.seconds()
+        now = place.heard = self._reactor.seconds()
         place.due = place.next_after(now, self.pulse)
         if place.failures:
             place.failures = 0

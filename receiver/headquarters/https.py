@@ -41,7 +41,7 @@ def trusted(roots: Path | None) -> Any:
 
 
 @implementer(IPolicyForHTTPS)
-class _OncePerHost:
+class OncePerHost:
     """Makes each host's TLS options once: they hold every certificate authority."""
 
     def __init__(self, trust: Any) -> None:
@@ -62,7 +62,7 @@ class Https:
         self._pool = HTTPConnectionPool(reactor)
         self._pool.maxPersistentPerHost = each
         self._pool.cachedConnectionTimeout = KEPT
-        self._agent = Agent(reactor, _OncePerHost(trusted(roots)), CONNECT, pool=self._pool)
+        self._agent = Agent(reactor, OncePerHost(trusted(roots)), CONNECT, pool=self._pool)
         self._formats: dict[str, bytes] = {}
 
     async def ask(self, url: str, names: list[str]) -> Found:
@@ -138,8 +138,8 @@ class _Taken(Protocol):
     def dataReceived(self, data: bytes) -> None:
         self._data += data
         if len(self._data) > self._most and not self.done.called:
-            self._cut()
             self.done.errback(Odd(f"more than {self._most} bytes"))
+            self._cut()
 
     def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]
         if self.done.called:
@@ -151,4 +151,4 @@ class _Taken(Protocol):
 
     def _cut(self) -> None:
         if self.transport is not None:
-            self.transport.abortConnection()  # type: ignore[attr-defined]
+            self.transport.stopProducing()  # type: ignore[attr-defined]

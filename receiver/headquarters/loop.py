@@ -8,8 +8,10 @@ from typing import Any
 
 from attrs import define, field
 from twisted.internet.defer import CancelledError, Deferred, DeferredLock
+from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
+from containers.watching import Waiters
 from hooks.deploy import KNOWN
 from hooks.errors import Refused, Unreachable
 from hooks.repository import Repository
@@ -52,7 +54,7 @@ class Loop:
     _one_at_a_time: DeferredLock = field(factory=DeferredLock)
     _known: dict[str, Headquarters] = field(factory=dict)
     _going: set[Deferred[None]] = field(factory=set)
-    _waiting: list[Deferred[None]] = field(factory=list)
+    _waiting: Waiters = field(factory=Waiters)
     _log: Logger = Logger()
 
     @property
@@ -110,7 +112,7 @@ class Loop:
         if source == self.location:
             self._go(self._take(commit))
         for one in self.ordered.values():
-            if one.standing.source == source:
+            if one.standing.source == source and not self._is_at_work(one.standing):
                 one.commit = commit
                 self.bringing.bring(one)
         remotes = self.headquarters.remotes if self.headquarters else {}
@@ -123,9 +125,11 @@ class Loop:
         self._log.error("{source}: {reason}", source=source, reason=reason)
         if source == self.location:
             self.trouble = reason
-            self._tell()
+            self._waiting.go_on()
         for one in self.ordered.values():
-            if one.standing.source == source and one.phase == phases.WAITING:
+            if one.standing.source != source or self._is_at_work(one.standing):
+                continue
+            if one.phase == phases.WAITING:
                 one.settle(phases.UNREACHABLE, reason)
 
     async def read(self, repository: Repository, source: Source, commit: str) -> Headquarters:
@@ -155,22 +159,22 @@ class Loop:
         if self.location is None:
             raise Refused("this ship has no headquarters: starphleet-headquarters URL")
         await self.following.hurry([self.location.url])
-        while not await self._past(self.location, commit):
+        while not await self._past(self.location, looked := self.commit, commit):
+            if looked != self.commit:
+                continue  # it moved meanwhile
             if self.trouble:
                 raise Refused(f"the headquarters is not followed: {self.trouble}")
-            if self.following.known.get(self.location) == self.commit:
-                raise Refused(f"{self.location} has no {commit[:12]}; it is at {self.commit[:7]}")
-            waiting: Deferred[None] = Deferred(lambda gone: self._waiting.remove(gone))
-            self._waiting.append(waiting)
-            await waiting
+            if self.following.known.get(self.location) == looked:
+                raise Refused(f"{self.location} has no {commit[:12]}; it is at {looked[:7]}")
+            await self._waiting.wait()
 
-    async def _past(self, location: Source, commit: str) -> bool:
+    async def _past(self, location: Source, newest: str, commit: str) -> bool:
         if self.headquarters is None:
             return False
-        if self.commit.startswith(commit):
+        if newest.startswith(commit):
             return True
-        repository = await self.sources.with_history(location, self.commit)
-        return await repository.contains(self.commit, commit)
+        repository = await self.sources.with_history(location, newest)
+        return await repository.contains(newest, commit)
 
     async def sweep(self) -> None:
         """Let go of everything fetched that nothing needs any more."""
@@ -199,7 +203,7 @@ class Loop:
             if isinstance(error, Unreachable):
                 self.following.forget(location)
         finally:
-            self._tell()
+            self._waiting.go_on()
 
     async def _adopt(self, headquarters: Headquarters) -> list[Ordered]:
         if self.headquarters is not None and self.headquarters.commit == headquarters.commit:
@@ -228,7 +232,7 @@ class Loop:
             count=len(headquarters.orders),
             refused=len(headquarters.refused),
         )
-        self._tell()
+        self._waiting.go_on()
         return self.unsettled
 
     async def _beside(self, headquarters: Headquarters) -> None:
@@ -257,7 +261,7 @@ class Loop:
     def _bring_if_known(self, one: Ordered) -> None:
         """Begin at once where the source's commit is known; else its first answer begins it."""
         source = one.standing.source
-        if source is not None:
+        if source is not None and not self._is_at_work(one.standing):
             one.commit = self.following.known.get(source, "")
             if not one.commit:
                 one.begin()
@@ -288,7 +292,29 @@ class Loop:
         if self.location is None:
             return self.following.follow(())
         theirs = self.headquarters.sources if self.headquarters else set()
-        return self.following.follow({self.location} | theirs)
+        return self.following.follow({self.location} | (theirs - self._at_work()))
+
+    def _is_at_work(self, standing: StandingOrders) -> bool:
+        """Whether its source was cloned for somebody who works on it: it is not followed then."""
+        return self.bringing.workplaces.has(standing)
+
+    def _at_work(self) -> set[Source]:
+        """Sources that nobody follows: those of working directories alone."""
+        if self.headquarters is None:
+            return set()
+        orders, remotes = self.headquarters.orders.values(), self.headquarters.remotes.values()
+        worked = {one.source for one in orders if one.source and self._is_at_work(one)}
+        others = {one.source for one in orders if not self._is_at_work(one)}
+        return worked - others - set(remotes)
+
+    async def watch_work(self) -> None:
+        """Deploy what is saved in working directories, until cancelled: a look in each pulse."""
+        while True:
+            await deferLater(self.ship.reactor, self.following.pulse)
+            for path, one in list(self.ordered.items()):
+                changed = await self.bringing.workplaces.changed(one)
+                if changed and self.ordered.get(path) is one and one.phase in phases.SETTLED:
+                    self.bringing.bring(one)
 
     def _lay_what_is_known(self, headquarters: Headquarters, before: Mapping[str, Source]) -> None:
         """Lay new remotes whose commit is known by another name; the others are told of theirs."""
@@ -304,11 +330,6 @@ class Loop:
             self._log.error("{path}/remote: {error}", path=path, error=error)
             if not isinstance(error, Refused):
                 self.following.forget(source)
-
-    def _tell(self) -> None:
-        waiting, self._waiting = self._waiting, []
-        for one in waiting:
-            one.callback(None)
 
     def _go(self, work: Coroutine[Any, Any, None]) -> None:
         """Do `work` beside everything else."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from attrs import define, field
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 
+from containers.watching import Waiters
 from hooks.say import Listen
 from hooks.standing import StandingOrders
 
@@ -29,7 +30,7 @@ class Ordered:
     tries: int = 0
     said: list[str] = field(factory=list)
     _listeners: list[Listen] = field(factory=list)
-    _awaited: list[Deferred[None]] = field(factory=list)
+    _awaited: Waiters = field(factory=Waiters)
 
     def begin(self, phase: str = WAITING) -> int:
         """Something new is wanted; its number."""
@@ -51,15 +52,8 @@ class Ordered:
     def settle(self, phase: str, reason: str = "") -> None:
         """What was wanted has come to this, for now."""
         self.phase, self.reason = phase, reason
-        awaited, self._awaited = self._awaited, []
-        for one in awaited:
-            one.callback(None)
+        self._awaited.go_on()
 
     def settled(self) -> Deferred[None]:
         """Fires when there is nothing under way; at once if there is not."""
-        fires: Deferred[None] = Deferred(lambda gone: self._awaited.remove(gone))
-        if self.phase in SETTLED:
-            fires.callback(None)
-        else:
-            self._awaited.append(fires)
-        return fires
+        return succeed(None) if self.phase in SETTLED else self._awaited.wait()

@@ -26,7 +26,7 @@ from receiver.headquarters.refs import is_commit
 
 SECONDS = 600.0  # that one fetch may take
 KEPT = 14 * 86400.0  # seconds that a commit is kept that nobody needs
-_SEEN = "refs/seen/"
+SEEN = "refs/seen/"
 _SHA256 = ("repositoryformatversion = 1", "[extensions]\n\tobjectFormat = sha256\n")
 _EVERYTHING = ("+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*")
 _LONGEST = 200  # characters of an author or a subject
@@ -60,9 +60,13 @@ class Sources:
             return mine
         async with self._locks[source.url]:
             repository = await self._opened(source.url, len(commit))
-            if await repository.tip(_SEEN + commit) is None:
+            if await repository.tip(SEEN + commit) is None:
                 await self._get(repository, source, commit)
             return repository
+
+    def kept(self, url: str) -> Repository:
+        """Where what was fetched from `url` is, if anything was; nothing is fetched."""
+        return self.own(url) or Repository(self._path(url), self.git)
 
     async def with_history(self, source: Source, commit: str) -> Repository:
         """A repository with the whole history of `commit`, which was fetched before."""
@@ -160,7 +164,7 @@ class Sources:
         await self.remote(url, [*line, "--end-of-options", url, *refs], seconds=self.seconds)
 
     async def _mark(self, repository: Repository, commit: str) -> None:
-        status, _ = await self._local(repository, "update-ref", _SEEN + commit, commit)
+        status, _ = await self._local(repository, "update-ref", SEEN + commit, commit)
         if status != 0:
             raise ShipError(f"{commit[:12]} could not be kept")
 
@@ -169,10 +173,10 @@ class Sources:
 
     async def _clean(self, repository: Repository, keep: Collection[str]) -> None:
         """Let go of commits that were fetched long ago and that nobody needs."""
-        shown = ["for-each-ref", "--format=%(refname)", _SEEN]
+        shown = ["for-each-ref", "--format=%(refname)", SEEN]
         _, out = await self._local(repository, *shown)
         for ref in out.decode().split():
-            commit = ref.removeprefix(_SEEN)
+            commit = ref.removeprefix(SEEN)
             mark = repository.path / ref
             old = not mark.exists() or mark.stat().st_mtime < time.time() - KEPT
             if commit not in keep and old:

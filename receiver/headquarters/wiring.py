@@ -52,9 +52,11 @@ def put_together(
     git_env: Mapping[str, str],
     ship_files: Path,
     pulse: float | None,
+    overlay: bool = False,
 ) -> Parts:
     """`path` is `PATH`, `git_env` certificates and proxies for git, `ship_files` the directory of
-    the ship's own settings for services, `pulse` seconds, or `None` for the headquarters' word."""
+    the ship's own settings for services, `pulse` seconds, or `None` for the headquarters' word;
+    with `overlay` its files are laid over the host's."""
     reactor, layout = ship.reactor, ship.layout
     here = Source(f"{git_address(ship.settings)}/{NAME}")
     own = own_repositories(ship)
@@ -69,6 +71,7 @@ def put_together(
         Shipscripts(reactor, lambda line: ship.log.info("{line}", line=line)),
         {"PATH": path, "HOME": str(layout.root), "SHIP_NAME": ship.settings.ship_name},
         here.url,
+        overlay,
     )
 
     async def lay(path: str, source: Source, commit: str) -> None:

@@ -3,18 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from enum import IntEnum
 from pathlib import Path
 
 from attrs import field, frozen
 
-
-class Rank(IntEnum):
-    """What a key's owner may do; each may do what those before it may."""
-
-    PUSHER = 1
-    CAPTAIN = 2
-    ADMIRAL = 3
+from proxy.ranks import Rank as Rank
+from proxy.ranks import may
 
 
 @frozen
@@ -93,7 +87,7 @@ class Account:
     whole: bool = False
 
     def admits(self, key: Key) -> bool:
-        return key.rank >= self.rank
+        return may(key.rank, self.rank)
 
 
 @frozen

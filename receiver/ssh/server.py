@@ -15,11 +15,13 @@ from twisted.conch.ssh.common import NS
 from twisted.conch.ssh.factory import SSHFactory
 from twisted.conch.ssh.keys import Key as SSHKey
 from twisted.conch.ssh.transport import DISCONNECT_TOO_MANY_CONNECTIONS, MSG_DISCONNECT
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IAddress, ITCPTransport
 from twisted.internet.protocol import Protocol
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from containers.watching import Waiters
 from receiver.ssh.ciphers import Clear
 from receiver.ssh.interface import Account, Entry, Key, Record
 from receiver.ssh.keys import KeyDirectory
@@ -89,8 +91,14 @@ class ShipSSHFactory(SSHFactory):
         self._per_address = per_address
         self._total = total
         self._from: Counter[str] = Counter()
+        self._emptied = Waiters()
         self.privateKeys = {b"ssh-ed25519": host_key}
         self.publicKeys = {b"ssh-ed25519": host_key.public()}
+
+    @property
+    def connections(self) -> int:
+        """How many are open now."""
+        return self._from.total()
 
     def key_for(self, account: str, blob: bytes) -> Key | None:
         """Whose key may log in as `account`, if this is one and there is such an account."""
@@ -121,6 +129,17 @@ class ShipSSHFactory(SSHFactory):
         self._from[peer] -= 1
         if not self._from[peer]:
             del self._from[peer]
+        self._tell_if_empty()
+
+    def empty(self) -> Deferred[None]:
+        """Fires once nobody is connected."""
+        emptied = self._emptied.wait()
+        self._tell_if_empty()
+        return emptied
+
+    def _tell_if_empty(self) -> None:
+        if not self._from:
+            self._emptied.go_on()
 
 
 def _unrecorded(entry: Entry) -> None:

@@ -13,6 +13,7 @@ from tests.bench.big import big
 from tests.bench.containers import CONTAINERS
 from tests.bench.flask import flask
 from tests.bench.front import front
+from tests.bench.logs import logs
 from tests.bench.measure import HEADINGS, Line, shown
 from tests.bench.nothing import nothing
 from tests.bench.pulse import pulse
@@ -30,6 +31,7 @@ COMPARISONS: dict[str, Comparison] = {
     "pulse": pulse,
     "front": front,
     "thousand": thousand,
+    "logs": logs,
     **CONTAINERS,
 }
 

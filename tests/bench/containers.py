@@ -13,14 +13,14 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from tests.bench.flask import APP
+from tests.bench.flask import APP, again
 from tests.bench.lxc import MANY
-from tests.bench.measure import Figure, Line, alternate, ratio, seconds, under
+from tests.bench.measure import Figure, Line, alternate, ratio, under
 from tests.bench.neighbours import COMING, LOADS, ROUGH
 from tests.bench.scene import Scene
 from tests.bench.serving import Samples
 from tests.containers.lxc import base, share_bases
-from tests.voyages.harbour import App, Harbour, until
+from tests.voyages.harbour import Harbour
 
 PUSHES = 9
 
@@ -133,18 +133,6 @@ def _ship(home: Path, runtime: str) -> Harbour:
 def _pushing(harbour: Harbour) -> Callable[[], float]:
     """Seconds of one more push of the app, which is live when it returns."""
     harbour.up()
-    app: App = harbour.app(APP, "flask")
+    app = harbour.app(APP, "flask")
     url = app.push("flask").url
-    versions = itertools.count(1)
-    containers = harbour.root / "containers"
-
-    def pushed() -> float:
-        version = str(next(versions))
-        app.commit({"version": version})
-        taken = seconds(lambda: app.push("flask"))
-        if harbour.get(url).text != version:
-            raise AssertionError("the push returned before its version was live")
-        until(lambda: len(list(containers.glob("flask-*"))) == 1, "the version before is gone")
-        return taken
-
-    return pushed
+    return again(harbour, app, url)

@@ -7,13 +7,13 @@ import itertools
 import shutil
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from tests.bench.measure import Line, alternate, more, seconds, under
 from tests.bench.scene import Scene
 from tests.ports import free_port
-from tests.voyages.harbour import until
+from tests.voyages.harbour import App, Harbour, until
 
 ROUNDS = 7
 APP = {
@@ -30,9 +30,16 @@ def flask(scene: Scene) -> Iterator[Line]:
     harbour = scene.harbour
     app = harbour.app(APP, "flask")
     url = app.push("flask").url
-    (container,) = _containers(scene)
+    (container,) = _containers(harbour)
     bare = harbour.home / "flask-bare"
     shutil.copytree(container / "app", bare, symlinks=True)
+    push, cold = alternate(ROUNDS, again(harbour, app, url), lambda: cold_start(bare))
+    yield Line("re-push of a Flask app : the app started bare", push, cold, more(0.8))
+    yield Line("re-push of a Flask app", push, None, under(1.5))
+
+
+def again(harbour: Harbour, app: App, url: str) -> Callable[[], float]:
+    """Seconds of one more push of the app at `url`, which is live when it returns."""
     versions = itertools.count(1)
 
     def pushed() -> float:
@@ -41,16 +48,14 @@ def flask(scene: Scene) -> Iterator[Line]:
         taken = seconds(lambda: app.push("flask"))
         if harbour.get(url).text != version:
             raise AssertionError("the push returned before its version was live")
-        until(lambda: len(_containers(scene)) == 1, "the version before is gone")
+        until(lambda: len(_containers(harbour)) == 1, "the version before is gone")
         return taken
 
-    push, cold = alternate(ROUNDS, pushed, lambda: cold_start(bare))
-    yield Line("re-push of a Flask app : the app started bare", push, cold, more(0.8))
-    yield Line("re-push of a Flask app", push, None, under(1.5))
+    return pushed
 
 
-def _containers(scene: Scene) -> list[Path]:
-    return list((scene.harbour.root / "containers").glob("*flask-*"))
+def _containers(harbour: Harbour) -> list[Path]:
+    return list((harbour.root / "containers").glob("*flask-*"))
 
 
 def cold_start(app: Path) -> float:
@@ -72,9 +77,9 @@ def cold_start(app: Path) -> float:
         process.wait()
 
 
-def answers(port: int) -> bool:
-    """Whether somebody answers HTTP on this port of the loopback."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+def answers(port: int, host: str = "127.0.0.1") -> bool:
+    """Whether somebody answers HTTP there."""
+    connection = http.client.HTTPConnection(host, port, timeout=10)
     try:
         connection.request("GET", "/")
         return connection.getresponse().status == 200

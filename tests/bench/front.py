@@ -20,6 +20,7 @@ from urllib.request import Request, urlopen
 
 import bcrypt
 import jwt
+import psutil
 from attrs import frozen
 from twisted.internet.defer import Deferred
 from twisted.internet.task import react
@@ -71,10 +72,19 @@ http {{
 """
 HELLO = 'server {{ listen 127.0.0.1:{port}; location / {{ return 200 "hello"; }} }}'
 LEADING = """
-    upstream to{app} {{
+    upstream by{port} {{
         server 127.0.0.1:{app}; keepalive 128; keepalive_requests 10000000;
     }}
-    server {{ listen 127.0.0.1:{port}; location / {{ proxy_pass http://to{app}; }} }}
+    server {{ listen 127.0.0.1:{port}; location / {{ proxy_pass http://by{port}; {more} }} }}
+"""
+# What a ship tells an app: reading it is a good part of what an empty one does, whoever says it.
+TELLING = """
+    proxy_set_header Connection ""; proxy_set_header Host $http_host;
+    proxy_set_header X-Real-IP $remote_addr;
+    proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
+    proxy_set_header X-Forwarded-Proto $scheme; proxy_set_header X-Forwarded-Host $http_host;
+    proxy_set_header X-Forwarded-Port $server_port; proxy_set_header X-Forwarded-Prefix /open;
+    proxy_set_header X-Forwarded-Server $host; proxy_set_header X-Starphleet-Service-Name open;
 """
 # Each person's request is made once. What comes out is one JSON object.
 WRK = """
@@ -91,8 +101,9 @@ end
 function done(summary, latency)
     local errors = 0
     for _, count in pairs(summary.errors) do errors = errors + count end
-    io.write(string.format('\\n{{"rate": %f, "p99": %f, "errors": %d}}\\n',
-        summary.requests / summary.duration * 1e6, latency:percentile(99) / 1e6, errors))
+    io.write(string.format('\\n{{"requests": %d, "rate": %f, "p99": %f, "errors": %d}}\\n',
+        summary.requests, summary.requests / summary.duration * 1e6,
+        latency:percentile(99) / 1e6, errors))
 end
 """
 
@@ -110,20 +121,34 @@ def least(share: float) -> Bound:
     return Bound(f"ratio >= {share:g}", lambda ours, against: ours >= share * against)
 
 
+TOLD = "{}, bare nginx sending the same headers"
+QUICK = "open, an empty app on uvloop and httptools"
+QUICK_GUARDED = "htpasswd, an empty app on uvloop and httptools"
 STILL = "open, nginx as the app"
 WORKING = "open, an app that works for 1 ms"
+PLAIN = ("--http", "h11", "--loop", "asyncio")
+"""uvicorn as it comes without its extras, in one process. In several it would wait 40 ms for each
+answer, since it leaves out TCP_NODELAY there."""
 BOUNDS: Mapping[str, Bound | None] = {
     "open": least(0.97),
     "jwt": least(0.9),
     "ldap": least(0.9),
     "htpasswd": least(0.9),
+    TOLD.format("open"): least(0.97),
+    TOLD.format("jwt"): least(0.9),
+    TOLD.format("ldap"): least(0.9),
+    TOLD.format("htpasswd"): least(0.9),
+    QUICK: least(0.97),
+    QUICK_GUARDED: least(0.9),
+    TOLD.format(QUICK): least(0.97),
+    TOLD.format(QUICK_GUARDED): least(0.9),
     STILL: least(0.75),
     WORKING: None,
 }
 
 
 def front(scene: Scene) -> Iterator[Line]:
-    """Requests a second, and the 99th percentile of their times, in each mode."""
+    """Requests a second, the 99th percentile of their times, and what nginx computes for each."""
     if shutil.which("wrk", path=SYSTEM_PATHS) is None:
         print("front: skipped, there is no wrk: apt-get install wrk", flush=True)
         return
@@ -133,6 +158,8 @@ def front(scene: Scene) -> Iterator[Line]:
         yield Line(f"requests/s, {name} : bare nginx", ours, bare, bound)
         ours, bare = (ms(found[f"{name}, {side}, p99"]) for side in SIDES)
         yield Line("  p99", ours, bare)
+        ours, bare = (Figure(tuple(found[f"{name}, {side}, cpu"]), "us") for side in SIDES)
+        yield Line("  nginx's processor time of each", ours, bare)
 
 
 SIDES = ("ours", "bare")
@@ -180,10 +207,13 @@ def ship(reactor: Any, prefix: Path, **options: Any) -> Proxy:
 
 @contextmanager
 def process(argv: Sequence[str], port: int, home: Path) -> Iterator[None]:
-    """A program that listens on `port` of the loopback, until the block or this process ends."""
+    """A program that listens on `port` of the loopback, until the block or this process ends.
+
+    It has a session of its own, as the ship's nginx has: Linux shares processors out by session.
+    """
     ours = ["setpriv", "--pdeathsig", "TERM", *argv]
     with (home / "said").open("ab") as said:
-        started = subprocess.Popen(ours, cwd=home, stdout=said, stderr=said)
+        started = subprocess.Popen(ours, cwd=home, stdout=said, stderr=said, start_new_session=True)
     try:
         first_answer(Address("127.0.0.1", port))
         yield
@@ -204,8 +234,8 @@ def nginx(home: Path, within: str, port: int) -> Iterator[None]:
 
 
 @contextmanager
-def uvicorn(home: Path, port: int) -> Iterator[None]:
-    """Installed for this, with all that makes it quick."""
+def uvicorn(home: Path, port: int, quick: int) -> Iterator[None]:
+    """Installed for this: the app plainly at `port`, and at `quick` with all that makes it so."""
     home.mkdir()
     (home / "app.py").write_text(APP)
     uv = [sys.executable, "-m", "uv"]
@@ -213,9 +243,11 @@ def uvicorn(home: Path, port: int) -> Iterator[None]:
     subprocess.run(
         [*uv, "pip", "install", "-q", "--python", home / "v/bin/python", *UVICORN], check=True
     )
-    options = ("--workers", str(WORKERS), "--no-access-log", "--log-level", "warning")
-    argv = [str(home / "v/bin/uvicorn"), "app:app", "--port", str(port), *options]
-    with process(argv, port, home):
+    argv = [str(home / "v/bin/uvicorn"), "app:app", "--no-access-log", "--log-level", "warning"]
+    with (
+        process([*argv, "--port", str(port), *PLAIN], port, home),
+        process([*argv, "--port", str(quick), "--workers", str(WORKERS)], quick, home),
+    ):
         yield
 
 
@@ -240,15 +272,21 @@ def modes() -> Mapping[str, Mode]:
 
 
 async def measure(reactor: Any, home: Path) -> Samples:
-    """For each mode and both sides: requests a second, and seconds at the 99th percentile."""
-    app, still, port, to_app, to_still = (free_port() for _ in range(5))
-    leading = LEADING.format(app=app, port=to_app) + LEADING.format(app=still, port=to_still)
+    """For each mode and both sides: requests a second, seconds at the 99th percentile, and
+    microseconds that nginx's workers compute for a request."""
+    app, quick, still, port, to_app, to_quick, to_still = (free_port() for _ in range(7))
+    told, quick_told = free_port(), free_port()
+    behind = [
+        (to_app, app, ""), (to_quick, quick, ""), (to_still, still, ""),
+        (told, app, TELLING), (quick_told, quick, TELLING),
+    ]  # fmt: skip
+    leading = "".join(LEADING.format(app=to, port=at, more=more) for at, to, more in behind)
     of = modes()
     with ExitStack() as stack:
         directory = Directory(tls=False).start()
         stack.callback(directory.stop)
         enter = stack.enter_context
-        enter(uvicorn(home / "uvicorn", app))
+        enter(uvicorn(home / "uvicorn", app, quick))
         enter(nginx(home / "still", HELLO.format(port=still), still))
         enter(nginx(home / "bare", leading, to_app))
         proxy = ship(reactor, home / "ship", http_port=port)
@@ -256,22 +294,35 @@ async def measure(reactor: Any, home: Path) -> Samples:
             Route(name, (), f"/{name}/"): (Backend(name, "127.0.0.1", app), mode.protection)
             for name, mode in of.items()
         }
-        table[Route("still", (), "/still/")] = (Backend("still", "127.0.0.1", still), Protection())
+        for name, at, mode in (
+            ("still", still, of["open"]),
+            ("quick", quick, of["open"]),
+            ("quick-htpasswd", quick, of["htpasswd"]),
+        ):
+            backend = Backend(name, "127.0.0.1", at)
+            table[Route(name, (), f"/{name}/")] = (backend, mode.protection)
         servers = {"ours": directory.server()}
         refused = await proxy.start(table, Commons(ldap_servers=servers))
         if refused:
             raise AssertionError(refused)
+        rows = [(name, mode, f"{name}/", to_app, "") for name, mode in of.items()]
+        rows += [
+            *((TOLD.format(name), mode, f"{name}/", told, "") for name, mode in of.items()),
+            (QUICK, of["open"], "quick/", to_quick, ""),
+            (QUICK_GUARDED, of["htpasswd"], "quick-htpasswd/", to_quick, ""),
+            (TOLD.format(QUICK), of["open"], "quick/", quick_told, ""),
+            (TOLD.format(QUICK_GUARDED), of["htpasswd"], "quick-htpasswd/", quick_told, ""),
+            (STILL, of["open"], "still/", to_still, ""),
+            (WORKING, of["open"], "open/work", to_app, "work"),
+        ]
         found: Samples = {}
-        ours, bare = f"http://127.0.0.1:{port}", f"http://127.0.0.1:{to_app}"
-        for name, mode in of.items():
-            await in_thread(reactor, met, f"{ours}/{name}/", mode)
-            script = written(home / f"{name}.lua", mode)
-            await in_thread(reactor, pairs, found, name, script, (f"{ours}/{name}/", f"{bare}/"))
-        script = written(home / "open.lua", of["open"])
-        urls = (f"{ours}/still/", f"http://127.0.0.1:{to_still}/")
-        await in_thread(reactor, pairs, found, STILL, script, urls)
-        urls = (f"{ours}/open/work", f"{bare}/work")
-        await in_thread(reactor, pairs, found, WORKING, script, urls)
+        masters = [master_of(home / one) for one in ("ship", "bare")]
+        for name, mode, path, at, below in rows:
+            urls = (f"http://127.0.0.1:{port}/{path}", f"http://127.0.0.1:{at}/{below}")
+            await in_thread(reactor, met, urls[0], mode)
+            script = written(home / "requests.lua", mode)
+            sides = list(zip(SIDES, urls, masters, strict=True))
+            await in_thread(reactor, pairs, found, name, script, sides)
     return found
 
 
@@ -290,25 +341,39 @@ def met(url: str, mode: Mode) -> None:
             answer.read()
 
 
-def pairs(found: Samples, name: str, script: Path, urls: Sequence[str]) -> None:
-    """Both sides in turn, and who is first in turn too; the first round is to warm them."""
-    sides = list(zip(SIDES, urls, strict=True))
+def pairs(found: Samples, name: str, script: Path, sides: Sequence[tuple[str, str, int]]) -> None:
+    """Both sides in turn, and who is first in turn too; the first round is to warm them. Each has
+    its name, a URL, and the master of its nginx."""
     for number in range(ROUNDS + 1):
-        for side, url in sides[:: -1 if number % 2 else 1]:
-            rate, p99 = wrk(script, url)
+        for side, url, master in sides[:: -1 if number % 2 else 1]:
+            before = computed(master)
+            told = wrk(script, url)
             if number:
-                found.setdefault(f"{name}, {side}", []).append(rate)
-                found.setdefault(f"{name}, {side}, p99", []).append(p99)
+                each = (computed(master) - before) / told["requests"]
+                found.setdefault(f"{name}, {side}", []).append(told["rate"])
+                found.setdefault(f"{name}, {side}, p99", []).append(told["p99"])
+                found.setdefault(f"{name}, {side}, cpu", []).append(each)
 
 
-def wrk(script: Path, url: str) -> tuple[float, float]:
-    """Requests a second that are answered well, and seconds at the 99th percentile."""
+def master_of(home: Path) -> int:
+    return int((home / "nginx.pid").read_text())
+
+
+def computed(master: int) -> float:
+    """Microseconds of processor time that the workers of an nginx have had."""
+    workers = psutil.Process(master).children()
+    told = (Path(f"/proc/{each.pid}/schedstat").read_text().split()[0] for each in workers)
+    return sum(int(nanoseconds) for nanoseconds in told) / 1000
+
+
+def wrk(script: Path, url: str) -> dict[str, float]:
+    """`rate`: requests a second that are answered well; `p99`: seconds at the 99th percentile."""
     options = ("-t", "1", "-c", str(CLIENTS), "-d", str(SECONDS), "-s", str(script))
     said = subprocess.run(["wrk", *options, url], capture_output=True, text=True, check=True)
-    told = json.loads(said.stdout.rstrip().rpartition("\n")[2])
+    told: dict[str, float] = json.loads(said.stdout.rstrip().rpartition("\n")[2])
     if told["errors"] or not told["rate"]:
         raise AssertionError(f"{url}: {said.stdout}")
-    return told["rate"], told["p99"]
+    return told
 
 
 if __name__ == "__main__":

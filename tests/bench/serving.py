@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import http.client
 import os
 import subprocess
 import time
@@ -16,6 +15,7 @@ from containers.interface import Address, Container, Limits, Runtime
 from containers.lxc.runtime import LxcRuntime
 from containers.process import ProcessRuntime
 from containers.watching import in_thread
+from tests.bench.flask import answers
 from tests.containers.lxc import make_lxc
 from tests.ports import free_port
 
@@ -112,7 +112,7 @@ def all_answer(addresses: Sequence[Address]) -> None:
 
 def first_answer(address: Address) -> None:
     """Returns when somebody answers HTTP there."""
-    wait_for(lambda: _answers(address), f"{address} answers", 0.001)
+    wait_for(lambda: answers(address.port, address.host), f"{address} answers", 0.001)
 
 
 def wait_for(condition: Callable[[], bool], what: str, pause: float = 0.01) -> None:
@@ -122,17 +122,6 @@ def wait_for(condition: Callable[[], bool], what: str, pause: float = 0.01) -> N
         if time.monotonic() > end:
             raise AssertionError(f"{what}: not within {PATIENCE:g} s")
         time.sleep(pause)
-
-
-def _answers(address: Address) -> bool:
-    connection = http.client.HTTPConnection(address.host, address.port, timeout=10)
-    try:
-        connection.request("GET", "/")
-        return connection.getresponse().status == 200
-    except OSError:
-        return False
-    finally:
-        connection.close()
 
 
 def proportional(pid: int) -> float:

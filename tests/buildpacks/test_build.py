@@ -57,6 +57,22 @@ class Protocol(Scene):
             ["-----> Asking the buildpacks in order: one, two, three", "-----> Two app detected"],
         )
 
+    async def test_detect_is_killed(self) -> None:
+        """A detect that does not come to its end is named, and no other is taken; what one says
+        that says no is nobody's name."""
+        one = self.pack("one", detect="echo One; exit 1")
+        killed = self.pack("killed", detect="kill -9 $$")
+        error = await self.failed(one, killed, self.pack("two", detect="echo Two"))
+        self.assertEqual(str(error), "killed: bin/detect failed (signal 9)")
+        built = await self.run_build(one, self.pack("three", detect="printf ' Three'"))
+        self.assertEqual(built.detected, "Three")
+        (self.home / "gone" / "bin").mkdir(parents=True)
+        built = await self.run_build(Pack("gone", self.home / "gone"), self.pack("four", detect=""))
+        self.assertEqual(built.detected, "four")
+        much = self.pack("much", detect="yes | head -c 100000; exit 1")
+        error = await self.failed(much, self.pack("five", detect="echo Five"))
+        self.assertEqual(str(error), "much: bin/detect prints more than 65536 bytes")
+
     async def test_arguments(self) -> None:
         """compile gets its arguments, STACK and REQUEST_ID, and its output is passed on."""
         text = 'echo "$1 $2 $(<$3/COLOUR) $STACK $ASKED"; [[ $REQUEST_ID =~ ^[0-9a-f-]{36}$ ]]'

@@ -50,8 +50,15 @@ class Scene(TestCase):
         self.status = 0
         self.provisions: list[bytes] = []
 
-    def bases(self) -> Bases:
-        return Bases(reactor, self.root, script=self.script, provision=self.provision, env=self.env)
+    def bases(self, most: int | None = None) -> Bases:
+        return Bases(
+            reactor,
+            self.root,
+            script=self.script,
+            provision=self.provision,
+            env=self.env,
+            most=most,
+        )
 
     async def provision(self, below: Sequence[Path], layer: Path, text: bytes, say: Say) -> Exit:
         assert (below[0] / "etc/variant").read_text() == "full\n"

@@ -16,9 +16,10 @@ from twisted.internet.defer import Deferred
 from containers.interface import Exit
 from containers.lxc.bases import Bases, Standard
 from containers.lxc.runtime import LxcRuntime
+from tests.cache import CACHE, prepare
 
 CHECKOUT = Path(__file__).parents[2]
-BASES = CHECKOUT / "build" / "bases"
+BASES = CACHE / "bases"
 SCRIPT = CHECKOUT / "overlay" / "usr" / "share" / "starphleet" / "starphleet-base"
 ENV = {"PATH": os.environ["PATH"]}
 
@@ -42,8 +43,8 @@ def share_bases(home: Path) -> None:
 @functools.cache
 def base(variant: str) -> None:
     """Have the provided base made, by one of all test processes."""
-    BASES.mkdir(parents=True, exist_ok=True)
-    with (BASES.parent / "bases.lock").open("w") as lock:
+    prepare(BASES)
+    with (CACHE / "bases.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         argv = [sys.executable, "-m", "tests.containers.lxc", variant]
         subprocess.run(argv, cwd=CHECKOUT, check=True)

@@ -13,6 +13,7 @@ from twisted.internet import reactor
 from twisted.internet.defer import CancelledError, Deferred, gatherResults
 from twisted.trial.unittest import SynchronousTestCase
 
+from containers import room
 from containers.interface import ContainerError, Exit
 from containers.lxc import store
 from containers.lxc.backup import backup, restore
@@ -116,6 +117,17 @@ class MakingTests(Scene):
         self.assertEqual((self.left(), bases.find(FULL)), ([], None))
         self.broken.unlink()
         await bases.layers(FULL, nobody_listens)
+
+    async def test_too_large(self) -> None:
+        """One that takes more of the disk than it may is ended, and gone."""
+        self.patch(room, "LOOK", 0.02)
+        self.patch(room, "RARE", 0.05)
+        fill = 'mkdir -p "$2"; while :; do head -c 1M /dev/urandom >>"$2/file"; done'
+        self.script.write_text(f"#!/bin/sh\n{fill}\n")
+        bases = self.bases(most=20 * room.MB)
+        with self.assertRaisesRegex(ContainerError, "^starphleet-base .*wrote more than 20 MB"):
+            await bases.layers(FULL, nobody_listens)
+        self.assertEqual((self.left(), bases.find(FULL)), ([], None))
 
     async def test_crash(self) -> None:
         """What a crash left half-made is no base, and goes."""

@@ -24,15 +24,13 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from containers.interface import ContainerError
-from containers.lxc import network
+from containers.lxc import config, network
 from containers.lxc.network import CANDIDATES, Plan
 from containers.lxc.pool import Pool
 from containers.lxc.rules import Exposed, rules
 from containers.sandbox import SYSTEM_PATH
-from tests.hooks.scene import scratch
 
 CHECKOUT = Path(__file__).parents[2]
-HOOKS = CHECKOUT / "containers" / "lxc"
 FRONT = (IPv4Address("127.0.0.1"), 8080)
 TAG, OTHER = "sp0123ab", "sp0123ac"
 BLOCK = IPv4Network("10.64.16.0/20")
@@ -121,6 +119,18 @@ class ChoosingTests(SynchronousTestCase):
         self.assertFalse(
             any(IPv4Address("127.0.0.1") in one for one in network.taken_networks("lo"))
         )
+
+    @ALONE
+    def test_a_route_to_nowhere(self) -> None:
+        """A network that the host has closed to itself as a whole is not taken, nor is a container
+        that ended; one with a way to it is."""
+        ship = Scene(self).ship
+        ship.do("ip", "link", "set", "lo", "up")
+        ship.do("ip", "route", "add", "blackhole", "10.64.0.0/10")
+        ship.do("ip", "route", "add", "unreachable", "10.9.9.9")
+        ship.do("ip", "route", "add", "10.70.0.0/16", "dev", "lo")
+        show = "from containers.lxc.network import *; print(*taken_networks('sp'))"
+        self.assertEqual(ship.do(sys.executable, "-c", show), "127.0.0.0/8 10.70.0.0/16\n")
 
 
 def collapse(taken: list[IPv4Network]) -> list[IPv4Network]:
@@ -374,6 +384,8 @@ async def main(reactor, words, *steps):
             if name == "expose":
                 pairs = [pair.split("=") for pair in given.split(",") if pair]
                 await net.expose({int(port): IPv4Address(one) for port, one in pairs})
+            elif name == "close":
+                await net.close(IPv4Address(given))
             elif name == "later":
                 net._stood -= 60
             elif name == "dropped":
@@ -441,6 +453,12 @@ one.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_HOPS, 255)
 said = struct.pack("!BBHBBHII", 134, 0, 0, 64, 0, 1800, 0, 0)
 said += struct.pack("!BBBBIII", 3, 4, 64, 0xC0, 3600, 3600, 0)
 one.sendto(said + socket.inet_pton(socket.AF_INET6, sys.argv[1]), ("ff02::1", 0, 0, link))
+"""
+BOUND = """
+import sys
+from containers.lxc import gate
+veth, init, port = sys.argv[1:]
+print(gate.unbounded(veth, int(init), int(port)))
 """
 # As ufw and others have it: nothing is forwarded but what somebody allows.
 DROPS = """
@@ -514,7 +532,7 @@ class Scene:
         return do
 
     def container(self, plan: Plan, address: IPv4Address) -> Space:
-        """A container as LXC and its hook connect it, with a service on its loopback."""
+        """A container as LXC and the ship connect it, with a service on its loopback."""
         one = self.space("--user", "--map-root-user")
         zone, veth = plan.zone_of(address), plan.veth(address)
         self.ship.do("ip", "link", "add", veth, "type", "veth", "peer", "eth0", "netns", one.pid)
@@ -526,14 +544,10 @@ class Scene:
             six = f"{plan.address6(address)}/{zone.network6.prefixlen}"
             one.do("ip", "address", "add", six, "dev", "eth0", "nodad")
             one.do("ip", "route", "add", "default", "via", str(zone.gateway6))
-        directory = scratch(self.case)
-        for name, text in (("inside.nft", network.inside(5000)), ("limits", "")):
-            (directory / name).write_text(text)
-        os.mkfifo(directory / "bounded")
-        hooks = f"cd {directory} && . {HOOKS}/wired.sh && . {HOOKS}/started.sh"
-        given = (f"LXC_PID={one.pid}", f"LXC_NET_PEER={veth}")
-        self.ship.do("env", *given, "sh", "-c", hooks)
-        self.case.assertEqual((directory / "up").read_text(), "up\n")
+        inside = ("nsenter", f"--target={one.pid}", "--user", "--net")
+        self.ship.do(*inside, "sh", "-c", config.bounds(5000))
+        said = self.ship.do(sys.executable, "-c", BOUND, veth, one.pid, "5000")
+        self.case.assertEqual(said, "\n")
         self.serve(one, "127.0.0.1", 5000, str(address))
         return one
 
@@ -580,9 +594,18 @@ class NetTests(SynchronousTestCase):
         self.scene.net(self.plan, "up", "up")
         after = self.ship.do("nft", "list", "ruleset"), self.addresses()
         self.assertEqual(after, before)
-        self.scene.net(self.plan, "down", "down")
+        self.scene.net(self.plan, f"close:{self.plan.tests.network[9]}", "down", "down")
         self.assertEqual(self.ship.links(), {"lo"})
         self.assertEqual(self.ship.do("nft", "list", "ruleset"), "")
+        self.assertEqual(self.ship.do("ip", "route"), "")
+
+    def test_closed(self) -> None:
+        """Who asks for a container that is gone is told so at once; an address that is none of the
+        ship's is left alone."""
+        own, other = self.plan.ordered.network[9], IPv4Address("10.200.0.9")
+        self.scene.net(self.plan, "up", f"close:{own}", f"close:{other}")
+        self.assertIn(f"unreachable {own}", self.ship.do("ip", "route"))
+        self.assertNotIn(str(other), self.ship.do("ip", "route"))
 
     def test_missing_parts(self) -> None:
         """What was taken away by somebody is made anew, and what is there still stays."""

@@ -12,19 +12,20 @@ from pathlib import Path
 
 import pytest
 from attrs import evolve
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet import reactor
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
-from containers import files, log
+from containers import files
 from containers.boxing import DEFAULT_USER
 from containers.interface import ContainerError, Limits, Mount
-from containers.lxc import cgroups, config, ground, idmap, made, needs, network
+from containers.lxc import cgroups, config, ground, idmap, made, needs, network, nftables
 from containers.lxc.cgroups import BUILD_WEIGHT, Cgroups, Setting
 from containers.lxc.config import ROOT, Cage, Files, Stack
 from containers.lxc.made import Made
 from tests.containers.lxc import make_lxc
+from tests.hooks.scene import scratch
 
 IS_ROOT = os.geteuid() == 0
 ROOT_ONLY = "only root hands directories to other users"
@@ -178,6 +179,40 @@ class CgroupsTests(SynchronousTestCase):
             build = told(here.settings("a", Limits(), weight=BUILD_WEIGHT))[key]
             self.assertEqual(int(service), 10 * int(build))
 
+    def test_exists(self) -> None:
+        """A container is there while anything of it or of its monitor is, in any hierarchy."""
+        place = scratch(self)
+        here = Cgroups({}, (place / "one", place / "other"), "sp")
+        self.assertFalse(here.exists("a"))
+        for left in ("other/sp/a", "one/sp-monitors/a"):
+            (place / left).mkdir(parents=True)
+            self.assertTrue(here.exists("a"), left)
+            self.assertFalse(here.exists("b"), left)
+            (place / left).rmdir()
+
+    def test_stirred(self) -> None:
+        """A process is written into the cgroup in which it is, and into no other."""
+        place = scratch(self)
+        for version, line in ((1, "8:cpu,pids:/mine\n0::/else"), (2, "1:cpu:/else\n0::/mine")):
+            here = Cgroups({"pids": cgroups.Hierarchy(place, version)}, (place,), "sp")
+            self.patch(cgroups, "OWN", place / "own")
+            (place / "own").write_text(f"{line}\n")
+            procs = place / "mine" / "cgroup.procs"
+            here.stir()
+            self.assertFalse(procs.exists())
+            procs.parent.mkdir(exist_ok=True)
+            for listed, then in (("1\n", "1\n"), (f"1\n{os.getpid()}\n", f"0\n{os.getpid()}\n")):
+                procs.write_text(listed)
+                here.stir()
+                self.assertEqual(procs.read_text(), then)
+            procs.unlink()
+
+    def test_stirred_here(self) -> None:
+        """Nothing moves by it on this host."""
+        before = Path("/proc/self/cgroup").read_text()
+        cgroups.of_this_host("sp").stir()
+        self.assertEqual(Path("/proc/self/cgroup").read_text(), before)
+
     def test_oom_kills(self) -> None:
         """The count of killings is read from the files of both versions; none is 0."""
         v1 = "oom_kill_disable 0\nunder_oom 1\noom_kill 3\n"
@@ -260,7 +295,6 @@ def cage(**given: object) -> Cage:
         mounts=(),
         resolv=Path("/g/resolv.conf"),
         seccomp=Path("/g/seccomp"),
-        hooks=Path("/ship"),
         oom=Path("/cg/memory.events"),
     )
     return evolve(usual, **given)  # type: ignore[arg-type]
@@ -328,6 +362,16 @@ class ConfigTests(SynchronousTestCase):
             self.assertLessEqual({"bind", "nosuid", "nodev", "create=dir"}, options)
             self.assertEqual("ro" in options, not writable)
 
+    def test_a_directory_of_somebody_else_may_be_the_app(self) -> None:
+        """It comes after the app of the container, and so over it; nothing else is there."""
+        mine = Mount(Path("/dev"), "/app", writable=True, theirs=True)
+        stack = Stack((Path("/base"),), Path("/upper"), Path("/own"))
+        lines = config.text(cage(mounts=(mine,), stack=stack)).splitlines()
+        there = [line for line in lines if " app none " in line]
+        self.assertEqual([line.split()[2] for line in there], ["/own", "/dev"])
+        with self.assertRaisesRegex(ContainerError, "nothing can be mounted at"):
+            config.text(cage(mounts=(Mount(Path("/d"), "/app/x", theirs=True),)))
+
     def test_bad_places(self) -> None:
         """Nothing is mounted over the container's own places, or outside of it."""
         for at in ("/app", "/app/x", "/etc/passwd", "/proc/sys", "/../x", "x", "/x/../y", "/"):
@@ -368,14 +412,16 @@ class ConfigTests(SynchronousTestCase):
             self.assertEqual(values(text, "lxc.net.0.veth.pair"), [PLAN.veth(address)])
             self.assertEqual(values(text, "lxc.net.0.mtu"), ["1400"])
 
-    def test_scripts(self) -> None:
-        """LXC bounds every network, that of who is not online as well, and asks before it runs."""
-        for online in (True, False):
-            text = config.text(cage(online=online))
-            (wired,) = values(text, "lxc.net.0.script.up")
-            (started,) = values(text, "lxc.hook.start-host")
-            self.assertEqual(wired, "2>&1; cd /c/app/service && . /ship/wired.sh")
-            self.assertEqual(started, "2>&1; cd /c/app/service && . /ship/started.sh")
+    def test_hooks(self) -> None:
+        """LXC bounds every container, one that is not online as well, and asks before it runs."""
+        for online, port in ((True, 5000), (True, None), (False, None)):
+            text = config.text(cage(online=online, port=port))
+            (asked,) = values(text, "lxc.hook.start-host")
+            self.assertIn("{ echo 64 >/proc/sys/user/max_inotify_instances && ", asked)
+            self.assertEqual("route_localnet" in asked, port is not None)
+            self.assertRegex(
+                asked, r"""^2>&1; cd /c/app/service && .* \[ "\$said" = go \] && echo up >&4'$"""
+            )
 
     def test_limits(self) -> None:
         """Limits are there when they are given; nothing dumps core."""
@@ -605,13 +651,22 @@ class GroundTests(SynchronousTestCase):
         self.assertEqual(here.resolv.read_text(), "nameserver 192.0.2.2\n")
 
     def test_network_is_kept(self) -> None:
-        """A ship keeps its network while nobody says otherwise, and takes none that is in use."""
+        """A ship keeps its network while it has bridges there or nobody took it, be it within a
+        wider one; it takes none that is in use."""
         here = ground.Ground(self.place)
         taken: list[IPv4Network] = []
         self.patch(network, "taken_networks", lambda tag: taken)
+        (self.place / "spo").mkdir()
+        self.patch(network, "INTERFACES", self.place)
         first = here.network(None, "sp")
+        self.assertEqual(here.network(None, "sp"), first)
         taken.append(first)
         self.assertEqual(here.network(None, "sp"), first)
+        (self.place / "spo").rmdir()
+        moved = here.network(None, "sp")
+        self.assertFalse(moved.overlaps(first))
+        taken.append(network.CANDIDATES)
+        self.assertEqual(here.network(None, "sp"), moved)
         with self.assertRaisesRegex(ContainerError, f"{first} is in use on this host"):
             here.network(first, "sp")
         wanted = IPv4Network("10.9.0.0/20")
@@ -628,6 +683,7 @@ class NeedsTests(SynchronousTestCase):
             self.tool(tool)
         self.patch(needs, "SYSTEM_PATH", str(self.place))
         self.patch(cgroups, "of_this_host", lambda below: unified())
+        self.patch(nftables, "library", lambda: None)
 
     def tool(self, name: str) -> None:
         (self.place / name).write_text("#!/bin/sh\n")
@@ -651,11 +707,31 @@ class NeedsTests(SynchronousTestCase):
         found = [one for one in needs.missing() if "package" in one]
         self.assertEqual(found, ["the package lxc", "the package nftables"])
 
+    def test_library(self) -> None:
+        """nft's library is named where only its program is."""
+
+        def none() -> None:
+            raise OSError("cannot open shared object file")
+
+        self.patch(nftables, "library", none)
+        self.assertIn("the library libnftables.so.1", needs.missing())
+
     def test_controllers(self) -> None:
         """A controller that this host has not got is named."""
         self.patch(cgroups, "of_this_host", lambda below: cgroups.find(UNIFIED, {V2: "cpu"}, ""))
         found = [one for one in needs.missing() if "cgroup" in one]
         self.assertEqual(found, ["the cgroup controller memory", "the cgroup controller pids"])
+
+    def test_a_module(self) -> None:
+        """A kernel that has overlay as a module, as distributions' have, is told to load it."""
+        systems = self.place / "filesystems"
+        systems.write_text("nodev\tproc\n")
+        self.patch(needs, "FILE_SYSTEMS", systems)
+        self.tool("modprobe")
+        self.assertIn("the file system overlay (modprobe overlay)", needs.missing())
+        loads = f"#!/bin/sh\nprintf 'nodev\\toverlay\\n' >>{systems}\n"
+        (self.place / "modprobe").write_text(loads)
+        self.assertEqual(needs.missing(), [])
 
     def test_overlay(self) -> None:
         """A kernel without overlay is named."""
@@ -674,59 +750,3 @@ class NeedsTests(SynchronousTestCase):
         """A ship that is not root lacks that, whatever else."""
         self.patch(os, "geteuid", lambda: 1000)
         self.assertEqual(needs.missing(), ["a ship that runs as root"])
-
-
-class SinceTests(SynchronousTestCase):
-    def setUp(self) -> None:
-        self.path = Path(tempfile.mkdtemp()) / "log"
-        self.addCleanup(shutil.rmtree, self.path.parent)
-
-    def test_partial_line(self) -> None:
-        """A line is read when it is whole, once."""
-        self.path.write_bytes(b"one\ntw")
-        self.assertEqual(log.since(self.path, 0), (["one"], 4))
-        self.assertEqual(log.since(self.path, 4), ([], 4))
-        with self.path.open("ab") as file:
-            file.write(b"o\n\xff\n")
-        self.assertEqual(log.since(self.path, 4), (["two", "\ufffd"], 10))
-        self.assertEqual(log.since(self.path, 10), ([], 10))
-
-    def test_cut_short(self) -> None:
-        """A log that became shorter is read from its start."""
-        self.path.write_bytes(b"new\n")
-        self.assertEqual(log.since(self.path, 100), (["new"], 4))
-        self.path.write_bytes(b"")
-        self.assertEqual(log.since(self.path, 4), ([], 0))
-
-    def test_missing(self) -> None:
-        """No log has no lines, and begins at 0."""
-        self.assertEqual(log.since(self.path, 7), ([], 0))
-
-    def test_endless_line(self) -> None:
-        """A line longer than what is read at once does not hold up what comes after it."""
-        self.patch(log, "MOST_AT_ONCE", 8)
-        self.path.write_bytes(b"x" * 20 + b"\nend\n")
-        lines, at = [], 0
-        for _ in range(4):
-            found, at = log.since(self.path, at)
-            lines += found
-        self.assertEqual(lines, ["x" * 8, "x" * 8, "xxxx", "end"])
-        self.assertEqual(at, 25)
-
-    @given(st.lists(st.binary(max_size=9)), st.integers(1, 12))
-    @settings(max_examples=60)
-    def test_nothing_lost(self, chunks: list[bytes], most: int) -> None:
-        """However it is written and read, each byte up to the last whole line is read once."""
-        self.patch(log, "MOST_AT_ONCE", most)
-        self.path.write_bytes(b"")
-        at, passed = 0, b""
-        for chunk in [*chunks, b"\n"]:
-            with self.path.open("ab") as file:
-                file.write(chunk)
-            before = -1
-            while at != before:
-                before = at
-                _, at = log.since(self.path, at)
-                self.assertGreaterEqual(at, before)
-            passed += chunk
-        self.assertEqual(at, len(passed))

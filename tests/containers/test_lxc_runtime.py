@@ -155,7 +155,7 @@ class LxcTests(TestCase):
         with self.assertRaisesRegex(ContainerError, "PORT: '70000' is not a port"):
             await self.start(other, env={"PORT": "70000"})
         with self.assertRaisesRegex(ContainerError, "b does not run"):
-            self.runtime.entrance(other)
+            await self.runtime.beside(other, env={}, limits=Limits())
 
     async def test_frozen(self) -> None:
         """What stands still neither answers nor resists being stopped; it goes on where it was."""

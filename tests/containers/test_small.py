@@ -21,6 +21,7 @@ from containers.keep import keep
 from containers.ports import Ports, is_free
 from containers.record import sandboxed_exit
 from containers.sandbox import Box, User, chain, environment, outer, script, view
+from containers.watching import Waiters
 
 AMONG = next(
     range(first, first + 4)
@@ -78,27 +79,15 @@ class LogTests(SynchronousTestCase):
         self.path.write_bytes(b"\xff bad\n")
         self.assertEqual(log.tail(self.path), ["\ufffd bad"])
 
-    def test_trim(self) -> None:
-        """The oldest lines go, whole ones stay, and a short log is left alone."""
-        log.trim(self.path, 100)
-        self.path.write_text("".join(f"{number:09}\n" for number in range(100)))
-        log.trim(self.path, 1000)
-        self.assertEqual(self.path.stat().st_size, 1000)
-        log.trim(self.path, 35)
-        self.assertEqual(self.path.read_text(), "000000097\n000000098\n000000099\n")
-
-    def test_trim_while_written(self) -> None:
-        """Who writes on goes on at the new end: no hole is left, and the newest line is there."""
-        with self.path.open("ab") as file:
-            writer = subprocess.Popen(["seq", "1000000"], stdout=file)
-            while writer.poll() is None:
-                log.trim(self.path, 10_000)
-            subprocess.run(["echo", "end"], stdout=file, check=True)
-        log.trim(self.path, 10_000)
-        kept = self.path.read_bytes()
-        self.assertLessEqual(len(kept), 10_000)
-        self.assertNotIn(b"\0", kept)
-        self.assertTrue(kept.endswith(b"end\n"))
+    def test_punch(self) -> None:
+        """The disk has the beginning back; the size is as it was, and so is the rest."""
+        self.path.write_bytes(b"x" * (1 << 20) + b"rest")
+        with self.path.open("r+b") as file:
+            self.assertTrue(log.punch(file.fileno(), 1 << 20))
+        self.assertLess(self.path.stat().st_blocks * 512, 1 << 16)
+        self.assertEqual(self.path.read_bytes(), b"\0" * (1 << 20) + b"rest")
+        with self.path.open("rb") as file, self.assertRaises(OSError):
+            log.punch(file.fileno(), 1)
 
 
 class Ends:
@@ -222,3 +211,22 @@ class SandboxTests(SynchronousTestCase):
         self.assertEqual(sandboxed_exit(Exit(status=137)), Exit(signal=9))
         self.assertEqual(sandboxed_exit(Exit(status=128)), Exit(status=128))
         self.assertEqual(sandboxed_exit(Exit(status=255)), Exit(status=255))
+
+
+class Waiting(SynchronousTestCase):
+    def test_all_who_wait_go_on(self) -> None:
+        """Who left is not told, nor who came to wait because it happened."""
+        waiters, later = Waiters(), list[Deferred[None]]()
+        first, gone, second = waiters.wait(), waiters.wait(), waiters.wait()
+
+        def happened(_: None) -> None:
+            gone.cancel()
+            later.append(waiters.wait())
+
+        first.addCallback(happened)
+        waiters.go_on()
+        self.failureResultOf(gone, CancelledError)
+        self.assertIsNone(self.successResultOf(second))
+        self.assertNoResult(later[0])
+        waiters.go_on()
+        self.assertIsNone(self.successResultOf(later[0]))

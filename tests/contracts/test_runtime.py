@@ -271,6 +271,38 @@ class Contract(TestCase):
         self.assertTrue(exit.ok, out)
         self.assertEqual((writing / "file").read_text(), "from outside")
 
+    async def test_a_directory_of_somebody_else_as_the_app(self) -> None:
+        """Where there is a sandbox, it is what a command and a service see as their app. They write
+        there once it is shared, and nothing in it changes its owner."""
+        container = await self.runtime.containerize("a")
+        self.runtime.own(container)
+        theirs = self.place / "work" / "theirs"
+        theirs.mkdir(parents=True)
+        (theirs / "file").write_text("theirs")
+        mount = Mount(theirs, "/app", writable=True, theirs=True)
+        if self.runtime.seen_at(container, mount) != "/app":
+            return
+        if os.geteuid() == 0:
+            for path in (theirs.parent, theirs, theirs / "file"):
+                os.chown(path, 4321, 4321)
+        whose = theirs.stat().st_uid
+        self.assertTrue(self.runtime.share(theirs))
+        script = (
+            "cat file && echo too >>file && mkdir made && echo made >made/it"
+            ' && cp -a . "$TMPDIR/all" && pwd && echo "$HOME"'
+        )
+        exit, out = await self.run_in(container, "sh", "-c", script, mounts=[mount])
+        self.assertEqual((exit.ok, out), (True, b"theirs/app\n/app\n"))
+        self.assertEqual((theirs / "file").read_text(), "theirstoo\n")
+        self.assertEqual({one.stat().st_uid for one in (theirs, theirs / "file")}, {whose})
+        self.assertEqual(list(container.app.iterdir()), [])
+        (theirs / "server.py").write_text(SERVER)
+        address = await self.runtime.start(
+            container, [PYTHON, "server.py"], env={}, log=self.place / "log", limits=Limits(),
+            mounts=[mount],
+        )  # fmt: skip
+        self.assertEqual(await self.answer(address), b"hello")
+
     async def test_run_leaves_nothing_behind(self) -> None:
         """What a command leaves in the background ends with it."""
         container = await self.runtime.containerize("a")
@@ -429,6 +461,23 @@ class Contract(TestCase):
         self.assertIn(await ended, (Exit(), Exit(status=3)))
         self.assertEqual((self.root.parent / "log").read_text(), "ready\nbye\n")
         self.assertIsNone(self.runtime.adopt(container))
+
+    async def test_let_go(self) -> None:
+        """Who has let go leaves a service to another ship process, which may stop it and start it
+        again while the first one lives on, and puts nothing away."""
+        container = await self.runtime.containerize("a")
+        address = await self.serve(container)
+        await self.answer(address)
+        before, self.runtime = self.runtime, self.another()
+        ended = Deferred.fromCoroutine(before.exited(container))
+        ended.addErrback(lambda failure: failure.trap(CancelledError))
+        before.let_go()
+        self.assertEqual(self.runtime.adopt(container), address)
+        await self.runtime.stop(container, grace=20)
+        self.assertEqual(await self.serve(container, address=address), address)
+        self.assertEqual(await self.answer(address), b"hello")
+        self.assertNoResult(ended)
+        ended.cancel()
 
     async def test_adopted_exit(self) -> None:
         """The end of an adopted service is noticed without asking, then it can be started."""

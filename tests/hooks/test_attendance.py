@@ -16,6 +16,7 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from containers.interface import Container, Exit
 from hooks.attendance import Attendance
+from hooks.journal.journal import Journal
 from hooks.layout import Layout
 from hooks.ledger import Launch, Serving
 from hooks.naming import Release
@@ -67,6 +68,10 @@ def serving(commit: str, jobs: tuple[Job, ...] = AT_ONCE) -> Serving:
     )
 
 
+def journal(layout: Layout) -> Journal:
+    return Journal(reactor, layout, Settings())
+
+
 class Attending(SynchronousTestCase):
     def setUp(self) -> None:
         self.layout = Layout(scratch(self) / "ship")
@@ -75,7 +80,9 @@ class Attending(SynchronousTestCase):
         runtime: Any = self.runtime
         self.clock = Clock()
         self.serves: Serving | None = None
-        self.attendance = Attendance(self.clock, self.layout, Settings(), runtime, self.now)
+        self.attendance = Attendance(
+            self.clock, self.layout, Settings(), runtime, self.now, journal(self.layout)
+        )
 
     async def now(self, service: str) -> Serving | None:
         return self.serves
@@ -179,7 +186,9 @@ class Watching(TestCase):
         self.pulse.connectTCP = net.connectTCP  # type: ignore[attr-defined]
         runtime: Any = Containers(self.layout.containers)
         runtime.stop = self.stop
-        self.attendance = Attendance(self.pulse, self.layout, Settings(), runtime, self.now)
+        self.attendance = Attendance(
+            self.pulse, self.layout, Settings(), runtime, self.now, journal(self.layout)
+        )
         self.attendance.attend(self.one)
         self.addCleanup(self.attendance.leave, self.one.container)
 
@@ -205,6 +214,17 @@ class Watching(TestCase):
         self.assertEqual(self.stopped, [])
         await self.question()
         self.assertEqual(self.stopped, [self.one.container])
+
+    async def test_what_is_unwell_is_known(self) -> None:
+        """From a bad answer to the next good one, but not while it starts, nor once it is left."""
+        name = self.one.container
+        self.attendance.begun(name)
+        for status, unwell in ((503, False), (200, False), (503, True), (200, False), (503, True)):
+            self.web.status = status
+            await self.question()
+            self.assertEqual(name in self.attendance.unwell, unwell)
+        self.attendance.leave(name)
+        self.assertEqual(self.attendance.unwell, set())
 
     async def test_a_slow_start_is_waited_for(self) -> None:
         """What was started again has its time for the first answer before a failure counts; from

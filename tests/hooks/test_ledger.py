@@ -8,7 +8,7 @@ from attrs import evolve
 from twisted.internet import reactor
 from twisted.trial.unittest import TestCase
 
-from hooks.ledger import Entry, Launch, Ledger, Serving
+from hooks.ledger import Entry, Launch, Ledger, Serving, Tally
 from hooks.naming import Release
 from hooks.standing import Job, Place, Watch
 from tests.hooks.scene import scratch
@@ -51,6 +51,18 @@ class Ledgers(TestCase):
         newer = serving(commit="2" * 40)
         await self.ledger.record(newer, entry())
         self.assertEqual(await self.ledger.serving(), {"app": newer})
+        self.assertEqual(await self.ledger.now("app"), newer)
+        self.assertIsNone(await self.ledger.now("other"))
+
+    async def test_deploys_are_tallied(self) -> None:
+        """How many ended how, in how many seconds in all, and how many within each bound."""
+        self.assertEqual(await self.ledger.tallies((1.0,)), {})
+        await self.ledger.record(serving(), entry(ended=2.0))
+        await self.ledger.record(serving(), entry(ended=11.0))
+        await self.ledger.note(entry("failed", ended=1.5))
+        tallies = await self.ledger.tallies((0.5, 1.0, 60.0))
+        expected = {"live": Tally(2, 11.0, (0, 1, 2)), "failed": Tally(1, 0.5, (1, 1, 1))}
+        self.assertEqual(tallies, expected)
 
     async def test_what_failed_is_no_last_live(self) -> None:
         """The time of a push is told against the last that went live."""
@@ -126,3 +138,26 @@ class Ledgers(TestCase):
     def test_it_is_for_the_ship_alone(self) -> None:
         """It holds environments, so no other user may read it."""
         self.assertEqual(self.path.stat().st_mode & 0o077, 0)
+
+    async def test_the_history_is_read_in_pages(self) -> None:
+        """Newest first, of all or of what is named, each with how many there are in all."""
+        for at in range(7):
+            outcome = "failed" if at % 3 == 0 else "live"
+            made = evolve(entry(outcome, ended=float(at)), service="app" if at < 5 else "other")
+            await self.ledger.note(evolve(made, release=f"r{at}"))
+        found, total = await self.ledger.page(2, 1)
+        self.assertEqual(([one.ended for one in found], total), ([5.0, 4.0], 7))
+        found, total = await self.ledger.page(9, service="app", outcome="failed")
+        self.assertEqual(([one.ended for one in found], total), ([3.0, 0.0], 2))
+        self.assertEqual((await self.ledger.page(9, release="r5"))[1], 1)
+        self.assertEqual(await self.ledger.page(9, 100), ([], 7))
+
+    async def test_what_failed_last(self) -> None:
+        """One entry for each service whose newest deploy came to nothing, whatever was before."""
+        for service, outcome, ended in (
+            ("a", "failed", 1.0), ("a", "live", 2.0), ("b", "live", 3.0), ("b", "failed", 4.0),
+        ):  # fmt: skip
+            await self.ledger.note(evolve(entry(outcome, ended), service=service))
+        failed = await self.ledger.failed(3.5)
+        self.assertEqual({name: one.ended for name, one in failed.items()}, {"b": 4.0})
+        self.assertEqual(await self.ledger.failed(4.0), {})

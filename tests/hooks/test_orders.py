@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -18,6 +20,7 @@ from hooks.orders import (
 from hooks.push import read_push
 from hooks.repository import Repository
 from hooks.standing import UNPUBLISHED, Place, Source, StandingOrders
+from hooks.working import Working
 from tests.hooks.scene import bare, commit, git, git_at_once, scratch
 
 ZERO = "0" * 40
@@ -131,6 +134,27 @@ class StandingOrdersOfASource(SynchronousTestCase):
         self.assertEqual(self.orders({".env": "A=3\n"}, A="2").release.configuration, plain)
         for other in (self.orders(same, A="4"), self.orders(same, again=1, A="2")):
             self.assertNotEqual(other.release.configuration, plain)
+
+    def test_a_working_directory_is_a_source(self) -> None:
+        """Its files count as those of a commit do. Of one that is linked they make another release,
+        for nothing else starts it anew; of a copy the stamp does that."""
+        standing = StandingOrders("a", SOURCE, {}, "digest", {}, Place("/a/"))
+
+        def found(linked: bool, **files: str) -> Orders:
+            texts = {name.replace("_", "."): text for name, text in files.items()}
+            working, stamp = Working(Path("/w/a"), linked), "d261121d181423" + "0" * 10
+            made = orders_of_standing(
+                standing, None, stamp, owner="ann", again=0, why="", working=working, texts=texts
+            )
+            return self.successResultOf(Deferred.fromCoroutine(made))
+
+        one = found(True, _env="A=1\n", Procfile="web: x\n")
+        self.assertEqual((one.environment["A"], one.processes), ("1", {"web": "x"}))
+        self.assertTrue(one.has_source)
+        self.assertRegex(str(one.release), r"^a-[0-9a-f]{12}-d261121d1814230{10}$")
+        for linked in (True, False):
+            same = [found(linked, Procfile=f"web: {text}\n").release for text in "xy"]
+            self.assertEqual(same[0] != same[1], linked)
 
     def test_jobs_alone_need_no_source(self) -> None:
         """Without a source there is nothing to read, and an identity all the same."""

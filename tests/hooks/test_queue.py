@@ -11,19 +11,20 @@ from hooks.queue import Queue
 
 class Berths(SynchronousTestCase):
     def setUp(self) -> None:
-        self.queue = Queue(2)
+        self.free = 100
+        self.queue = Queue(2, lambda: self.free)
         self.events: list[str] = []
         self.kept: list[object] = []
 
     def deploy(
-        self, service: str, name: str, light: bool = False
+        self, service: str, name: str, light: bool = False, memory: int = 0
     ) -> tuple[Deferred[None], Deferred[None]]:
         """A deploy that holds its berth until the second of its deferreds fires."""
         work: Deferred[None] = Deferred()
 
         async def hold() -> None:
             ahead = lambda n: self.events.append(f"{name}:{n}")  # noqa: E731
-            async with self.queue.berth(service, ahead, light=light):
+            async with self.queue.berth(service, ahead, light=light, memory=memory):
                 self.events.append(name)
                 await work
 
@@ -47,6 +48,21 @@ class Berths(SynchronousTestCase):
         self.deploy("d", "d")
         first.callback(None)
         self.assertEqual(self.events, ["a", "b", "c:2", "d:3", "c", "d:2"])
+
+    def test_memory_is_counted_once(self) -> None:
+        """What would not fit beside what runs waits for it, and is not overtaken; alone, it runs
+        however little is free."""
+        _, first = self.deploy("a", "a", memory=60)
+        _, second = self.deploy("b", "b", memory=50)
+        self.deploy("c", "c", memory=10)
+        self.assertEqual(self.events, ["a", "b:1", "c:2"])
+        self.free = 40
+        first.callback(None)
+        self.assertEqual(self.events[3:], ["b", "c:1"])
+        self.free = 60
+        self.deploy("d", "d", light=True)
+        self.assertEqual(self.events[5:], ["c", "d"])
+        second.callback(None)
 
     def test_a_service_that_waits_for_itself_holds_up_nobody(self) -> None:
         """The next service overtakes one whose own deploy is still on."""

@@ -153,6 +153,11 @@ class App(Factory):
         )
         self.held.append(wire)
 
+    def on_flow(self, wire: Wire, request: Request) -> None:
+        """A stream that says itself that it is not to be gathered."""
+        wire.send(b"HTTP/1.1 200 OK\r\nX-Accel-Buffering: no\r\nConnection: close\r\n\r\n")
+        self.held.append(wire)
+
     def on_cookies(self, wire: Wire, request: Request) -> None:
         wire.reply(b"taken", "Set-Cookie: app=1")
 

@@ -41,9 +41,12 @@ def fetch_now(
     method: str = "GET",
     headers: Sequence[tuple[str, str]] = (),
     body: bytes | None = None,
+    source: str = "127.0.0.1",
 ) -> Answer:
-    """One request on a connection of its own; the target goes out byte for byte."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+    """One request on a connection of its own from `source`, an address of the loopback; the target
+    goes out byte for byte."""
+    at = "::1" if ":" in source else "127.0.0.1"
+    connection = http.client.HTTPConnection(at, port, timeout=20, source_address=(source, 0))
     connection._validate_path = lambda url: None  # type: ignore[attr-defined]
     connection.putrequest(method, target, skip_host=True, skip_accept_encoding=True)
     connection.putheader("Host", host)

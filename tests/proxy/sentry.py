@@ -32,12 +32,14 @@ class Nobody:
 
     async def start(self) -> None: ...
 
+    async def leave(self) -> None: ...
+
     async def stop(self) -> None: ...
 
 
 def unkept(proxy: Proxy) -> Proxy:
     """`proxy` without a checker of its own."""
-    vars(proxy)["_keeper"] = Nobody()
+    vars(vars(proxy)["_guarding"])["_keeper"] = Nobody()
     return proxy
 
 

@@ -193,6 +193,8 @@ class AcmeTests(TestCase):
         """A name that is not ours fails with the authority's reason; the old one stays."""
         acme = await self.acme()
         old = await acme.certificate("one.starphleet.net")
+        (self.root / "kept" / "account.key").unlink()
+        acme = self.client()  # of another account: pebble may believe what it saw of the first
         self.shown.directory = self.root / "elsewhere"
         later = old.expires - DAY
         failed = await acme.renew(old.names, later, self.never)

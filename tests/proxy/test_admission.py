@@ -235,7 +235,7 @@ class WayTests(GuardedCase):
             await proxy.publish(route("hello"), app.backend, protection)
             self.assertEqual((await self.fetch("/~hello/")).status, status)
             told = json.loads((self.prefix / "guard" / "guards.json").read_text())
-            self.assertEqual(list(told["services"]), ["hello"] if status == 401 else [])
+            self.assertEqual("hello" in told["services"], status == 401)
         await proxy.lull("hello", "hello", True)
         self.assertIn(" asleep guarded", (self.prefix / "backends").read_text())
         self.assertEqual((await self.fetch("/~hello/")).status, 401)

@@ -102,6 +102,13 @@ class GixyTests(SynchronousTestCase):
         self.instance = evolve(self.instance, https_port=None, https_redirect=False, hsts=0)
         self.assertEqual(self.findings(largest()), set())
 
+    def test_behind_proxies(self) -> None:
+        """Nor behind a balancer, with TLS of its own and without."""
+        self.instance = evolve(self.instance, proxies=("10.0.0.0/8", "fd00::/8"))
+        self.assertEqual(self.findings(largest()), set())
+        self.instance = evolve(self.instance, https_port=None)
+        self.assertEqual(self.findings(largest()), set())
+
     def test_something_would_be_found(self) -> None:
         """The check is worth something: what is planted, it finds."""
         small = Structure().with_route(everything(1))

@@ -67,7 +67,12 @@ class DoorTests(DoorCase):
             answer = await self.get(headers=headers)
             self.assertEqual(answer.status, 401)
             self.assertIn('realm="Forbidden!"', answer.headers["WWW-Authenticate"])
+        stream = {"Accept": "text/event-stream"}
+        for headers in (stream, {"Upgrade": "websocket"}, {**stream, "X-Identity": "ann"}):
+            self.assertEqual((await self.get("/a_cached/x", headers)).status, 401)
         self.assertEqual(app.wires, [])
+        answer = await self.get("/a_cached/x", {**RIGHT, **stream, "X-Identity": "root"})
+        self.assertEqual((answer.status, self.seen(answer)["x-identity"]), (200, "ann"))
         for _ in range(3):
             answer = await self.get(headers={**RIGHT, "X-Identity": "root", "jwt-role": "x"})
             seen = self.seen(answer)

@@ -78,7 +78,7 @@ class ProcessCase(TestCase):
 
     async def orphaned(self) -> int:
         """One whose ship is gone; its pid."""
-        argv = [sys.executable, "-m", "proxy.guard", str(self.prefix)]
+        argv = [sys.executable, "-P", "-m", "proxy.guard", str(self.prefix)]
         self.assertEqual(await run(argv, 30), (0, ""))
         self.addCleanup(self.keeper().stop)
         return self.pid()
@@ -105,7 +105,7 @@ class ProcessCase(TestCase):
         return [
             each.pid
             for each in found
-            if (each.info["cmdline"] or [])[1:4] == wanted
+            if (each.info["cmdline"] or [])[-3:] == wanted
             and each.info["status"] != psutil.STATUS_ZOMBIE
         ]
 
@@ -178,7 +178,7 @@ class LifeTests(ProcessCase):
 
     async def test_two_at_once(self) -> None:
         """Of two that are started at once one runs, and the other says why it does not."""
-        argv = [sys.executable, "-m", "proxy.guard", str(self.prefix)]
+        argv = [sys.executable, "-P", "-m", "proxy.guard", str(self.prefix)]
         self.addCleanup(self.keeper().stop)
         both = await DeferredList([ensureDeferred(run(argv, 30)) for _ in range(2)])
         results = sorted(result for _, result in both)

@@ -164,6 +164,9 @@ class SecureTests(TlsCase):
         for text in ('"target": "/x%2Fy"', '["X-Forwarded-Proto", "https"]', '["X-Http", "on"]'):
             self.assertIn(text, said)
         self.assertIn(f'["Host", "127.0.0.1:{self.tls}"]', said)
+        cookies = ("-H", "Cookie: a=1; starphleet_session=x", "-H", "Cookie: b=2")
+        said = await self.curl("--http2", *cookies, f"https://127.0.0.1:{self.tls}/~hello/")
+        self.assertIn('["cookie", "a=1; b=2"]', said)
         resolve = ("--resolve", f"a.example:{self.tls}:127.0.0.1")
         said = await self.curl("--http2", *resolve, f"https://a.example:{self.tls}/")
         self.assertIn('"app": "a"', said)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from twisted.internet.defer import CancelledError, Deferred, DeferredList
 
-import proxy.nginx as proxy_module
+import proxy.table as table_module
 from proxy.distribution import Run
 from proxy.engine import Patience
 from proxy.files import Generations
@@ -110,7 +110,7 @@ class PublishTests(ProxyCase):
             raise OSError(errno.ENOSPC, "No space left on device")
 
         for taken, attempt in (("write", route("new")), ("write_whole", route("hello"))):
-            place = Generations if taken == "write" else proxy_module
+            place = Generations if taken == "write" else table_module
             patch = self.patch(place, taken, full)
             with self.assertRaisesRegex(ProxyError, "No space left"):
                 await proxy.publish(attempt, green.backend)

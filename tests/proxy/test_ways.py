@@ -351,6 +351,49 @@ class CachedTests(ProxyCase):
         self.assertEqual(answer.headers["X-Starphleet-Container"], "green")
         self.assertEqual(await proxy.drain("blue", 5), 0)
 
+    async def test_streams_pass_by(self) -> None:
+        """On a cached path too an event is with the client before the next one is written, and a
+        websocket opens; directives, headers and counts are those of the path."""
+        app, proxy = self.app("hello"), self.proxy()
+        self.prefix.chmod(0o711)
+        locations = "expires 1h; proxy_buffering off;"
+        cached = Route("hello", (), "/a/", cached=True, locations=locations)
+        await proxy.start(public({cached: app.backend}))
+        client = await self.client()
+        await client.ask("/a_cached/events?x%2F", "Accept: a/b, Text/Event-Stream")
+        await until(lambda: app.held, "the stream to open")
+        for event in (b"data: first\n\n", b"data: second\n\n"):
+            app.held[0].send(event)
+            await client.receives(event)
+        self.assertIn(b"X-Starphleet-Container: hello", client.received)
+        self.assertIn(b"max-age=3600", client.received)
+        self.assertNotIn(b"X-Cache-Status", client.received)
+        self.assertEqual(await proxy.open_requests("hello"), 1)
+        client.close()
+        self.assertEqual(await proxy.drain("hello", 5), 0)
+        other = await self.client()
+        await other.ask("/a_cached/socket", "Upgrade: websocket", "Connection: Upgrade")
+        await other.receives(b"101 Switching")
+        other.send("ping over the wire")
+        await other.receives(b"ping over the wire")
+        other.close()
+        self.assertEqual(await proxy.drain("hello", 5), 0)
+        answer = await self.fetch("/a_cached/y%2F?z", headers=[("Accept", "text/event-stream")])
+        self.assertEqual(answer.json["target"], "/y%2F?z")
+        self.assertEqual((await self.fetch("/a_cached/y")).headers["X-Cache-Status"], "MISS")
+
+    async def test_streams_that_say_so_pass_by(self) -> None:
+        """What the service does not want gathered is not, whoever asks how."""
+        app, proxy = self.app("hello"), self.proxy()
+        self.prefix.chmod(0o711)
+        await proxy.start(public({Route("hello", (), "/a/", cached=True): app.backend}))
+        client = await self.client()
+        await client.ask("/a_cached/flow")
+        await until(lambda: app.held, "the stream to open")
+        for piece in (b"first", b"second"):
+            app.held[0].send(piece)
+            await client.receives(piece)
+
     async def test_cached_path_is_a_way_like_others(self) -> None:
         """A cached path cannot be had by two."""
         app = self.app("hello")

@@ -16,6 +16,7 @@ from typing import Any, cast
 
 import paramiko
 import psutil
+from attrs import evolve
 
 PLAIN_PATH = {"PATH": "/usr/bin:/bin"}
 CLIENT_ENV = {**PLAIN_PATH, "HOME": "/nonexistent", "GIT_CONFIG_NOSYSTEM": "1"}
@@ -135,6 +136,21 @@ class Ship:
         )
 
 
+def at_home_in(directory: Path) -> None:
+    """Let admirals who are the ship's own user be at home there, where no shell finds files that
+    say what else it is to do: that may be much, and a shell that is killed meanwhile keep others
+    from it."""
+    from receiver import admiral
+
+    person = admiral.person
+
+    def at_home() -> admiral.Person:
+        who = person()
+        return who if who.prefix else evolve(who, home=directory)
+
+    admiral.person = at_home
+
+
 def serve(root: Path, settings: dict[str, Any]) -> None:
     """The server's process."""
     from twisted.internet import reactor as default_reactor
@@ -143,7 +159,6 @@ def serve(root: Path, settings: dict[str, Any]) -> None:
     from hooks.layout import Layout
     from receiver import admiral
     from receiver.audit import Audit
-    from receiver.rooms import closed_room
     from receiver.ssh import child, transport
     from receiver.ssh.interface import Account, Command, Login, Rank, Request, Words
     from receiver.ssh.server import ssh_factory
@@ -154,6 +169,10 @@ def serve(root: Path, settings: dict[str, Any]) -> None:
     transport.REKEY_SECONDS = settings.pop("rekey_seconds", transport.REKEY_SECONDS)
     child.GRACE = settings.pop("grace", child.GRACE)
     admiral.SFTP_SERVERS = tuple(settings.pop("sftp_servers", admiral.SFTP_SERVERS))
+    at_home_in(root)
+
+    def closed(login: Login, request: Request) -> Words:
+        return Words(f"Hello {login.key.owner}: nothing is here\n")
 
     def git(login: Login, request: Request) -> Command | Words:
         verb, _, rest = (request.command or "").partition(" ")
@@ -185,7 +204,7 @@ def serve(root: Path, settings: dict[str, Any]) -> None:
             "git": Account(git),
             "captain": Account(captain, Rank.CAPTAIN),
             "admiral": Account(admiral.AdmiralRoom(starphleet), Rank.ADMIRAL, whole=True),
-            "update": Account(closed_room, Rank.ADMIRAL),
+            "update": Account(closed, Rank.ADMIRAL),
         },
         record=Audit(root / "audit.log"),
         **settings,

@@ -9,8 +9,9 @@ from twisted.trial.unittest import SynchronousTestCase
 from hooks.errors import Refused
 from hooks.layout import Layout
 from hooks.repository import Repository
-from hooks.settings import Settings, git_address, route, url
+from hooks.settings import Settings, git_address, own_url, reached, route, url
 from hooks.standing import UNPUBLISHED, Front, Place
+from proxy.render import Instance
 from proxy.routes import Route
 from receiver import keyring
 from receiver.config import load
@@ -35,10 +36,33 @@ class Config(SynchronousTestCase):
         config = load({"STARPHLEET_ROOT": str(root), "STARPHLEET_SSH_PORT": "2200"})
         self.assertEqual((config.settings.http_port, config.settings.ssh_port), (80, 2200))
 
+    def test_where_working_directories_are(self) -> None:
+        """In the root, or at a path that is whole; `~` is who starts the ship."""
+        root = scratch(self)
+        place = load({"STARPHLEET_ROOT": str(root)}).layout.working
+        self.assertEqual(place, root / "dev")
+        for text, meant in (("/d/e", Path("/d/e")), ("~/dev", Path("~/dev").expanduser())):
+            given = {"STARPHLEET_ROOT": str(root), "STARPHLEET_DEV": text}
+            self.assertEqual(load(given).layout.working, meant)
+
+    def test_who_asks(self) -> None:
+        """A session of the ship's SSH server says whose key it was; on the host it is the account,
+        and no ship that is started there has that for its own."""
+        root = {"STARPHLEET_ROOT": str(scratch(self))}
+        key = {"STARPHLEET_OWNER": "ann", "STARPHLEET_KEY": "SHA256:x"}
+        config = load({**root, **key, "SUDO_USER": "bob"})
+        self.assertEqual(config.asker, ("ann", "SHA256:x"))
+        self.assertEqual(set(config.given), {"STARPHLEET_ROOT"})
+        self.assertEqual(load({**root, "SUDO_USER": "bob"}).asker, ("bob", ""))
+        name, fingerprint = load({**root, "STARPHLEET_OWNER": "ann"}).asker
+        self.assertEqual((name == "ann", fingerprint), (False, ""))
+
     def test_what_is_not_right_is_refused_by_name(self) -> None:
         """A value that cannot be meant stops the ship with the variable's name."""
         for name, value in [
             ("STARPHLEET_SSH_PORT", "ssh"),
+            ("STARPHLEET_DEV", "dev"),
+            ("STARPHLEET_DEV", "/a/../b"),
             ("STARPHLEET_HTTP_PORT", "70000"),
             ("STARPHLEET_TEST_TTL", "forever"),
             ("STARPHLEET_MEMORY", "1"),
@@ -47,6 +71,11 @@ class Config(SynchronousTestCase):
             ("STARPHLEET_SERVICE_PORTS", "1-2"),
             ("STARPHLEET_BIND", "eth0"),
             ("STARPHLEET_DRAINSTOP_WAIT", "-1"),
+            ("STARPHLEET_LOGS", "much"),
+            ("STARPHLEET_SYSLOG", "log.example.com"),
+            ("STARPHLEET_PROXIES", "balancer.example.com"),
+            ("STARPHLEET_PROXIES", "10.0.0.1, 10.0.0.0/33"),
+            ("STARPHLEET_PROXIES", "0.0.0.0/0"),
         ]:
             with self.subTest(name=name), self.assertRaisesRegex(Refused, name):
                 self.load(**{name: value})
@@ -57,6 +86,32 @@ class Config(SynchronousTestCase):
         alone = load({"STARPHLEET_ROOT": root})
         named = load({"STARPHLEET_ROOT": root, "STARPHLEET_HOST": "ship.example.com"})
         self.assertEqual((alone.bind, named.bind), ("127.0.0.1", "0.0.0.0"))
+
+    def test_the_ships_own_pages(self) -> None:
+        """At a host of their own where there surely is one; by https where that is trusted, or the
+        only way; and how who has a key asks for them."""
+        for variables, trusted, page, asked in (
+            ({}, False, "http://starphleet.localhost:8080/x", "ssh -p 2222 git@localhost"),
+            ({}, True, "https://starphleet.localhost:8443/x", "ssh -p 2222 git@localhost"),
+            ({"HTTPS_PORT": "0"}, True, "http://starphleet.localhost:8080/x", None),
+            ({"HTTPS_REDIRECT": "true"}, False, "https://starphleet.localhost:8443/x", None),
+            (
+                {"HTTPS_REDIRECT": "true", "HTTPS_PORT": "0", "PROXIES": "10.0.0.0/8"},
+                False,
+                "https://starphleet.localhost/x",
+                None,
+            ),
+            ({"TEST_DOMAIN": "t.example"}, False, "http://starphleet.t.example:8080/x", None),
+            ({"HOST": "ship.example", "HTTP_PORT": "80"}, False, "http://ship.example/x", None),
+            ({"HOST": "10.0.0.1", "SSH_PORT": "22"}, False, None, "ssh git@10.0.0.1"),
+            ({"HOST": "fe80::1"}, False, "http://[fe80::1]:8080/x", "ssh -p 2222 git@fe80::1"),
+        ):
+            settings = self.load(**{f"STARPHLEET_{name}": said for name, said in variables.items()})
+            if page is not None:
+                self.assertEqual(own_url(settings, "/x", secure=trusted), page)
+            if asked is not None:
+                self.assertEqual(reached(settings), asked)
+                Instance(Path("/p"), Path("/m"), "ship", "::", 80, None, 1, 9, 9, reached=asked)
 
     def test_the_url_is_one_that_works(self) -> None:
         """A name in front where the host can carry one, else the path."""
@@ -163,8 +218,14 @@ class Rooms(SynchronousTestCase):
                 assert isinstance(got, Words)
                 self.assertEqual(got.status, 1)
 
-    def test_rooms_that_are_not_there_say_so(self) -> None:
-        """update answers, whatever it is asked."""
-        got = rooms(self.git)["update"].room(self.login, Request("id"))
+    def test_the_account_for_updates_takes_no_command(self) -> None:
+        """update@ updates, with what installers go by, and does nothing else."""
+        room = rooms(self.git, {"UV_OFFLINE": "1"})["update"].room
+        got = room(self.login, Request("id"))
         assert isinstance(got, Words)
-        self.assertIn("not on this ship yet", got.text)
+        self.assertEqual(got.status, 1)
+        began = room(self.login, Request(None))
+        assert isinstance(began, Command)
+        self.assertEqual(began.argv[-1], "update")
+        self.assertEqual(began.env["UV_OFFLINE"], "1")
+        self.assertTrue(began.spared)

@@ -62,6 +62,16 @@ class Pulses(SynchronousTestCase):
         self.assertEqual(len(self.answers.asked), 1 + 4)
         self.assertEqual(len(self.told), 2)
 
+    def test_how_long_ago_an_answer_came(self) -> None:
+        """Seconds since the last one that was good; nothing of what never answered."""
+        self.answers.refs[A] = {"": "1"}
+        self.assertIsNone(self.following.silence(A))
+        self.following.follow([Source(A)])
+        self.assertEqual(self.following.silence(A), 0)
+        self.answers.refs[A] = Unreachable("no")
+        self.pass_by(20)
+        self.assertEqual(self.following.silence(A), 20)
+
     def test_a_move_is_told_once_in_whichever_direction(self) -> None:
         """Only another id counts."""
         for commit in ("1", "2", "1"):

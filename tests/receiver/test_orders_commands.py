@@ -121,6 +121,9 @@ class Commands(SynchronousTestCase):
             ("publish /a;b", "is not a path"),
             ('redirect host https://x/"y', "is not an http URL"),
             ("redirect host ftp://x", "is not an http URL"),
+            ("redirect host https://x:0/", "is not an http URL"),
+            ("redirect host https://x/#y", "is not an http URL"),
+            ("redirect host https://x/é", "is not an http URL"),
             ("redirect a_b https://x", "is not a host name"),
             ("proxy_for", "proxy_for HOST"),
             ("proxy_for a.b;", "is not a host name"),
@@ -129,12 +132,44 @@ class Commands(SynchronousTestCase):
             ("add_header X", "add_header NAME VALUE"),
             ("add_header Host x", "is set by the proxy"),
             ("add_header jwt-user x", "is set by the proxy"),
+            ("add_header expect x", "is set by the proxy"),
+            ("add_response_header X-Cache-Status x", "is set by the proxy"),
+            ("add_header X-A  y", "is not the value of a header"),
+            ("add_response_header X-A y ", "is not the value of a header"),
+            ("nginx_location_configs root /;", "'root' is refused"),
+            ("nginx_location_configs gzip on", "does not end with a semicolon"),
+            ("nginx_location_configs gzip $x;", "no blocks, no $"),
             ("add_header X: y", "is not the name of a header"),
             ("add_header X é", "is not the value of a header"),
         ]:
             text = self.refused(line)
             self.assertTrue(text.startswith("shop/orders:2: "), (line, text))
             self.assertIn(told, text, line)
+
+    def test_directives_over_several_lines(self) -> None:
+        """What is for nginx is read as one text; what is wrong in it is told by its line."""
+        several = ("proxy_read_timeout", "5s; gzip", "on;")
+        found = orders(f"autodeploy {CODE}", *(f"nginx_location_configs {one}" for one in several))
+        self.assertEqual(found.front.locations, "\n".join(several))
+        for lines, line in (
+            (("gzip on;", "proxy_read_timeout", "5s; root /;", "gzip on;"), 4),
+            (("gzip on;", "proxy_read_timeout"), 3),
+            (("gzip on;", "{", "gzip"), 3),
+        ):
+            told = self.refused(*(f"nginx_location_configs {one}" for one in lines))
+            self.assertTrue(told.startswith(f"shop/orders:{line}: nginx's dir"), told)
+
+    def test_what_no_way_can_be_made_of(self) -> None:
+        """What only together is not acceptable to the proxy is refused by the file."""
+        for lines, told in (
+            (("proxy_for a.b", "redirect a.b https://c.d"), "names twice: a.b"),
+            (("add_header X-Who me",), "x-who says who it is"),
+        ):
+            text = self.refused(*lines, USER_IDENTITY_HEADER="X-Who")
+            self.assertTrue(text.startswith("shop/orders: "), text)
+            self.assertIn(told, text)
+        with self.assertRaisesRegex(Refused, "^shop/orders:1: /shop/ leads to itself$"):
+            read("redirect_to_service shop")
 
     def test_protection_that_is_not_whole_is_no_hole(self) -> None:
         """Orders that ask for a login are refused when a setting of it is missing, which is named;
@@ -161,12 +196,18 @@ class Commands(SynchronousTestCase):
 
     def test_ports_and_origins(self) -> None:
         """A port of its own and pages that may ask are settings; what is none is refused."""
-        found = orders(f"autodeploy {CODE}", PUBLISH_PORT="9000", CORS_ORIGINS="https://a.b, *")
-        self.assertEqual((found.front.published, found.front.origins), (9000, ("https://a.b", "*")))
+        found = orders(
+            f"autodeploy {CODE}",
+            PUBLISH_PORT="9000",
+            CORS_ORIGINS="https://a.b, https://[::1]:8, *",
+        )
+        origins = ("https://a.b", "https://[::1]:8", "*")
+        self.assertEqual((found.front.published, found.front.origins), (9000, origins))
         self.assertIsNone(orders(f"autodeploy {CODE}", PUBLISH_PORT="0").front.published)
         for name, value in [
             ("PUBLISH_PORT", "http"), ("PUBLISH_PORT", "70000"), ("PUBLISH_PORT", "080"),
             ("CORS_ORIGINS", "example.com"), ("CORS_ORIGINS", 'https://a";'),
+            ("CORS_ORIGINS", "https://[::1"),
         ]:  # fmt: skip
             self.assertRegex(self.refused(**{name: value}), f"^shop/orders: {name}: ")
 

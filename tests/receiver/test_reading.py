@@ -14,6 +14,7 @@ from hooks.standing import UNPUBLISHED, Job, Place, Source
 from receiver.headquarters.evaluate import Evaluator
 from receiver.headquarters.files import LARGEST
 from receiver.headquarters.reading import Headquarters, Reader
+from tests.files import lay
 from tests.receiver.git_scene import GitCase, local_git
 
 PUBLIC = "export SECURITY_MODE=public\n"
@@ -34,15 +35,8 @@ class ReadingCase(GitCase):
         )
         self.source = Source(self.url, "first")
 
-    def write(self, files: Mapping[str, str]) -> None:
-        for name, text in files.items():
-            path = self.work.path / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(text)
-            path.chmod(0o755 if text.startswith("#!") else 0o644)
-
     async def read(self, files: Mapping[str, str]) -> Headquarters:
-        self.write(files)
+        lay(self.work.path, files)
         return await self.read_now()
 
     async def read_now(self) -> Headquarters:
@@ -166,7 +160,7 @@ class Refusals(ReadingCase):
 
     async def test_what_is_no_regular_file(self) -> None:
         """Orders that are a link, into the headquarters or out of it, or too large, are refused."""
-        self.write({"real": CODE, "large/orders": "#" * (LARGEST + 1)})
+        lay(self.work.path, {"real": CODE, "large/orders": "#" * (LARGEST + 1)})
         for at, target in (("inside", "../real"), ("outside", "/etc/passwd")):
             (self.work.path / at).mkdir()
             (self.work.path / at / "orders").symlink_to(target)
@@ -178,7 +172,7 @@ class Refusals(ReadingCase):
 
     async def test_protection_is_not_overlooked(self) -> None:
         """A `.htpasswd` that is a link and an `.acl` that is too large are refused, not ignored."""
-        self.write({"a/orders": "autodeploy https://x.org/y\n", "b/orders": CODE})
+        lay(self.work.path, {"a/orders": "autodeploy https://x.org/y\n", "b/orders": CODE})
         (self.work.path / "a" / ".htpasswd").symlink_to("/etc/passwd")
         (self.work.path / "b" / "team.acl").write_text("x" * (LARGEST + 1))
         found = await self.read_now()

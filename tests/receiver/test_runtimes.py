@@ -12,6 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from containers.interface import Runtime
 from containers.lxc.needs import missing
+from containers.lxc.network import plan as network_plan
 from containers.lxc.runtime import LxcRuntime
 from containers.process import ProcessRuntime
 from hooks.errors import Refused
@@ -129,6 +130,22 @@ class Choosing(SynchronousTestCase):
         found = self.chosen(STARPHLEET_RUNTIME="lxc", STARPHLEET_NETWORK=str(named))
         assert isinstance(found, LxcRuntime)
         self.assertTrue(found.plan.ordered.network.subnet_of(named))
+
+    def test_containers_are_no_proxies(self) -> None:
+        """Networks in which containers are are refused as those of proxies, in one line."""
+        front, network = (IPv4Address("127.0.0.1"), 8080), IPv4Network("10.70.0.0/20")
+        plan = network_plan("spx", network, front=front, ipv6=True, mtu=1500)
+        ordered, tests = plan.ordered.network6, plan.tests.network6
+        runtimes.not_believed(("10.0.0.0/10", "10.70.16.0/20", "fc00::/8", "::1/128"), plan)
+        for wrong in ("10.0.0.0/8", "10.70.15.255/32", "fd00::/8", f"{ordered}", f"{tests}"):
+            with self.assertRaisesRegex(Refused, f"^STARPHLEET_PROXIES: {wrong} has [^\n]*$"):
+                runtimes.not_believed(("192.168.0.0/16", wrong), plan)
+
+    @LXC
+    def test_proxies_are_looked_at(self) -> None:
+        """A ship whose containers would be believed does not start."""
+        with self.assertRaisesRegex(Refused, "^STARPHLEET_PROXIES: 10.0.0.0/8 has containers"):
+            self.chosen(STARPHLEET_RUNTIME="lxc", STARPHLEET_PROXIES="10.0.0.0/8")
 
     @LXC
     def test_settings(self) -> None:

@@ -132,7 +132,7 @@ class Run(TestCase):
         runner = Shipscripts(reactor, self.said.append)
         runner.run("start", self.tree, [name], ENV)
         runner.run("again", self.tree, [name], ENV)
-        await self.wait_for(began.exists)
+        await self.wait_for(lambda: began.exists() and began.stat().st_size > 0)
         runner.stop()
         await self.wait_for(lambda: not runner.going)
         self.assertEqual(began.read_text(), "\n")

@@ -27,6 +27,7 @@ import psutil
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
 from receiver.ssh.sftp import __file__ as conchs_sftp
+from tests.receiver.ssh_case import ShipCase
 from tests.receiver.ssh_ship import CLIENT_ENV, Ship, until
 
 ME = "admiral@127.0.0.1"
@@ -88,16 +89,8 @@ class Screen:
             os.close(self._ours)
 
 
-class Admirals(SynchronousTestCase):
-    ship: ClassVar[Ship]
-
-    @classmethod
-    def setUpClass(cls) -> None:
-        cls.ship = Ship(grace=0.5)
-
-    @classmethod
-    def tearDownClass(cls) -> None:
-        cls.ship.close()
+class Admirals(ShipCase):
+    settings: ClassVar = {"grace": 0.5}
 
     def run_(self, command: str, *options: str, stdin: bytes = b"") -> Any:
         return self.ship.run(command, *options, stdin=stdin, account="admiral")
@@ -150,11 +143,13 @@ class Commands(Admirals):
         ran = self.run_("cat /proc/$$/environ; :", *hostile)
         env = dict(each.split("=", 1) for each in ran.stdout.decode().split("\0") if each)
         account = pwd.getpwuid(os.geteuid())
-        self.assertEqual(env.pop("HOME"), account.pw_dir)
+        self.assertEqual(env.pop("HOME"), str(self.ship.root))
         self.assertEqual({env.pop(name) for name in ("USER", "LOGNAME")}, {account.pw_name})
         self.assertEqual(env.pop("SHELL"), account.pw_shell)
         self.assertEqual(env.pop("STARPHLEET_ROOT"), str(self.ship.root))
         self.assertEqual(env.pop("STARPHLEET_SSH_PORT"), "2022")
+        self.assertEqual(env.pop("STARPHLEET_OWNER"), "alice")
+        self.assertRegex(env.pop("STARPHLEET_KEY"), r"SHA256:[A-Za-z0-9+/]{43}")
         self.assertRegex(env.pop("SSH_CONNECTION"), rf"127.0.0.1 \d+ 127.0.0.1 {self.ship.port}")
         self.assertRegex(env.pop("SSH_CLIENT"), rf"127.0.0.1 \d+ {self.ship.port}")
         self.assertTrue(env.pop("PATH").endswith(f":{Path(sys.executable).parent}"))

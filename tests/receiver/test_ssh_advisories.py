@@ -9,28 +9,18 @@ import base64
 import contextlib
 import subprocess
 import time
-from typing import ClassVar
 
 import paramiko
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.receiver.ssh_case import ShipCase
 from tests.receiver.ssh_raw import Forged, Raw
 from tests.receiver.ssh_ship import CLIENT_ENV, Ship, make_key, until
 
 ACCOUNTS = ("git", "captain", "update")
 
 
-class Advisories(SynchronousTestCase):
-    ship: ClassVar[Ship]
-
-    @classmethod
-    def setUpClass(cls) -> None:
-        cls.ship = Ship()
-
-    @classmethod
-    def tearDownClass(cls) -> None:
-        cls.ship.close()
-
+class Advisories(ShipCase):
     def test_key_probe_is_not_identity(self) -> None:
         """CVE-2026-24058, CVE-2024-45337: who offers the admin's public key unsigned and then
         signs with their own is themselves."""

@@ -12,14 +12,13 @@ import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import ClassVar
 
 import paramiko
 import psutil
-from twisted.trial.unittest import SynchronousTestCase
 
 from receiver.ssh.forwarding import LISTENING
-from tests.receiver.ssh_ship import CLIENT_ENV, Ship, until
+from tests.receiver.ssh_case import ShipCase
+from tests.receiver.ssh_ship import CLIENT_ENV, until
 
 ME = "admiral@127.0.0.1"
 MB = 1024 * 1024
@@ -69,17 +68,7 @@ def polite(client: socket.socket) -> None:
     client.sendall(b"you said " + everything(client))
 
 
-class Forwardings(SynchronousTestCase):
-    ship: ClassVar[Ship]
-
-    @classmethod
-    def setUpClass(cls) -> None:
-        cls.ship = Ship()
-
-    @classmethod
-    def tearDownClass(cls) -> None:
-        cls.ship.close()
-
+class Forwardings(ShipCase):
     def client(self, *options: str) -> subprocess.Popen[bytes]:
         """An ssh client that only forwards."""
         argv = (*self.ship.ssh("-N", "-o", "ExitOnForwardFailure=yes", *options), ME)

@@ -5,26 +5,14 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 import paramiko
-from twisted.trial.unittest import SynchronousTestCase
 
+from tests.receiver.ssh_case import ShipCase
 from tests.receiver.ssh_raw import Raw, text
-from tests.receiver.ssh_ship import Ship, until
+from tests.receiver.ssh_ship import until
 
 
-class Order(SynchronousTestCase):
-    ship: ClassVar[Ship]
-
-    @classmethod
-    def setUpClass(cls) -> None:
-        cls.ship = Ship()
-
-    @classmethod
-    def tearDownClass(cls) -> None:
-        cls.ship.close()
-
+class Order(ShipCase):
     def test_answers_to_nothing(self) -> None:
         """A client that confirms or fails channels which the ship never opened is disconnected:
         the first would set a packet size of nothing, on which sending would turn for ever."""

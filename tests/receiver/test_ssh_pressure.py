@@ -10,28 +10,18 @@ import signal
 import socket
 import subprocess
 import threading
-from typing import ClassVar
 
 import paramiko
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.receiver.ssh_case import ShipCase
 from tests.receiver.ssh_ship import CLIENT_ENV, Ship, until
 
 MB = 1024 * 1024
 MUCH = 200 * MB
 
 
-class Pressure(SynchronousTestCase):
-    ship: ClassVar[Ship]
-
-    @classmethod
-    def setUpClass(cls) -> None:
-        cls.ship = Ship()
-
-    @classmethod
-    def tearDownClass(cls) -> None:
-        cls.ship.close()
-
+class Pressure(ShipCase):
     def client(self, command: str, *options: str) -> subprocess.Popen[bytes]:
         return subprocess.Popen(
             (*self.ship.ssh(*options), "git@127.0.0.1", command),

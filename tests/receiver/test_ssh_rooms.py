@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import os
 import pwd
 import shutil
 import struct
@@ -24,15 +25,17 @@ from hooks.repository import Repository
 from receiver import admiral, audit
 from receiver.admiral import AdmiralRoom, Person, shell_argv
 from receiver.audit import Audit, discreet
-from receiver.cli import _parser
+from receiver.cli import build_parser
 from receiver.rooms import CaptainRoom, GitRoom
 from receiver.ssh.channel import locale
 from receiver.ssh.interface import Command, Entry, Key, Login, Rank, Request, Words
 from receiver.ssh.keys import KeyDirectory, parse_line
 from receiver.ssh.terminal import Size, read_wanted, with_modes
-from receiver.verbs import VERBS, Starphleet, help_text, read, verbs_of
+from receiver.verbs import KEY, OWNER, VERBS, Starphleet, help_text, read, verbs_of
 from tests.hooks.scene import git_at_once
 from tests.receiver.ssh_ship import make_key
+
+PARSER = build_parser()
 
 
 def login(rank: Rank, account: str = "git") -> Login:
@@ -91,6 +94,7 @@ class Verbs(Scratch):
             ("status", ["status"]), ("starphleet status --json", ["status", "--json"]),
             ("starphleet-status a", ["status", "a"]), ("logs -f shop", ["logs", "-f", "shop"]),
             ("logs /a/b -n 20", ["logs", "-n", "20", "/a/b"]), ("history ~x", ["history", "~x"]),
+            ("logs a --since 2026-11-21T12:00", ["logs", "--since", "2026-11-21T12:00", "a"]),
         ):  # fmt: skip
             self.assertEqual(list(read(text, Rank.PUSHER)), words)
 
@@ -100,6 +104,7 @@ class Verbs(Scratch):
             "", "up", "down", "attach shop", "key", "restart shop", "redeploy x", "logs",
             "logs a b", "status a b", "status -x", "logs --help a", "status --json=1", "logs a -n",
             "logs a -n x", "logs a -n -1", "logs a;id", "logs $(id)", "history `id`",
+            "logs starphleet", "logs a --since", "logs a --since -1", "logs a --since $(id)",
             "logs -n 5", "git stash", "headquarters https://x", "lxc-backup a b", "starphleet",
         ):  # fmt: skip
             with self.subTest(text=text), self.assertRaises(Refused):
@@ -116,11 +121,12 @@ class Verbs(Scratch):
                 continue
             known = VERBS[words[0]].options
             self.assertTrue(all(word in known for word in words[1:] if word.startswith("-")))
-            _parser().parse_args(words)
+            PARSER.parse_args(words)
 
     def test_captains_have_more(self) -> None:
         """Captains change services; both have what is read."""
-        self.assertEqual(set(verbs_of(Rank.PUSHER)), {"status", "logs", "history"})
+        here = {"status", "logs", "history", "open", "cancel"}
+        self.assertEqual(set(verbs_of(Rank.PUSHER)), here)
         more = set(verbs_of(Rank.CAPTAIN)) - set(verbs_of(Rank.PUSHER))
         self.assertEqual(more, {"redeploy", "retry-deploy", "restart", "stop", "start"})
         self.assertEqual(list(read("restart /shop", Rank.CAPTAIN)), ["restart", "/shop"])
@@ -152,7 +158,10 @@ class Rooms(Scratch):
         got = self.git(login(Rank.PUSHER), Request("status --json"))
         assert isinstance(got, Command)
         self.assertEqual(got.argv[1:], ("-I", "-m", "receiver.cli", "status", "--json"))
-        self.assertEqual(set(got.env), {"PATH", "LANG", "STARPHLEET_ROOT", "STARPHLEET_SSH_PORT"})
+        who = {OWNER: "ann", KEY: "SHA256:x"}
+        self.assertEqual({name: got.env[name] for name in who}, who)
+        given = {"PATH", "LANG", "STARPHLEET_ROOT", "STARPHLEET_SSH_PORT"}
+        self.assertEqual(set(got.env), {*given, *who})
         self.assertFalse(got.spared)
 
     def test_git_helps(self) -> None:
@@ -207,6 +216,18 @@ class Shells(SynchronousTestCase):
         someone = Person("admiral", Path("/h"), "/bin/sh", 42, 43)
         self.assertEqual(someone.prefix[1:4], ("--reuid=42", "--regid=43", "--init-groups"))
         self.assertEqual(Person("me", Path("/h"), "/bin/sh").prefix, ())
+
+    def test_at_home(self) -> None:
+        """On a host without an account for admirals they have the home and the shell of the ship's
+        own user."""
+
+        def unlisted(name: str) -> None:
+            raise KeyError(name)
+
+        self.patch(pwd, "getpwnam", unlisted)
+        own = pwd.getpwuid(os.geteuid())
+        person = Person(own.pw_name, Path(own.pw_dir), own.pw_shell)
+        self.assertEqual(admiral.person(), person)
 
     def test_a_user_without_a_name(self) -> None:
         """A ship whose user the system does not list has a shell all the same."""

@@ -12,21 +12,13 @@ from functools import partial
 from typing import ClassVar
 
 import psutil
-from twisted.trial.unittest import SynchronousTestCase
 
-from tests.receiver.ssh_ship import CLIENT_ENV, Ship, until
+from tests.receiver.ssh_case import ShipCase
+from tests.receiver.ssh_ship import CLIENT_ENV, until
 
 
-class Sessions(SynchronousTestCase):
-    ship: ClassVar[Ship]
-
-    @classmethod
-    def setUpClass(cls) -> None:
-        cls.ship = Ship(grace=0.5)
-
-    @classmethod
-    def tearDownClass(cls) -> None:
-        cls.ship.close()
+class Sessions(ShipCase):
+    settings: ClassVar = {"grace": 0.5}
 
     def test_push_and_fetch(self) -> None:
         """A repository pushed by git comes back whole by git."""

@@ -12,11 +12,11 @@ import socket
 import subprocess
 import sys
 import threading
-from typing import Any, ClassVar
+from typing import Any
 
 import paramiko
-from twisted.trial.unittest import SynchronousTestCase
 
+from tests.receiver.ssh_case import ShipCase
 from tests.receiver.ssh_ship import Ship
 
 FIFTY_MB = os.urandom(1_000_000) * 50
@@ -31,17 +31,7 @@ sys.exit(main())
 """
 
 
-class Wire(SynchronousTestCase):
-    ship: ClassVar[Ship]
-
-    @classmethod
-    def setUpClass(cls) -> None:
-        cls.ship = Ship()
-
-    @classmethod
-    def tearDownClass(cls) -> None:
-        cls.ship.close()
-
+class Wire(ShipCase):
     def echo(self, data: bytes, *options: str, ship: Ship | None = None) -> int:
         """Send data through `cat`, check what comes back; how often keys were exchanged."""
         ran = (ship or self.ship).run("sh cat", "-v", *options, stdin=data)

@@ -13,6 +13,7 @@ from urllib.parse import quote
 
 from attrs import define
 
+from tests.files import lay
 from tests.voyages.harbour import App, Harbour, until
 
 PUBLIC = "export SECURITY_MODE=public\n"
@@ -43,11 +44,7 @@ class Base:
 
     def order(self, files: Mapping[str, str]) -> str:
         """Commit and publish files of the headquarters; an executable one begins with `#!`."""
-        for name, text in files.items():
-            path = self.tree.path / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(text)
-            path.chmod(0o755 if text.startswith("#!") else 0o644)
+        lay(self.tree.path, files)
         return self.commit()
 
     def withdraw(self, *names: str) -> str:

@@ -64,6 +64,7 @@ class Browser:
     home: Path
     _process: subprocess.Popen[bytes] | None = None
     _unread: bytes = b""
+    _visitors: list[str] = field(factory=list)
     _numbers: count[int] = field(factory=lambda: count(1))
 
     def __enter__(self) -> Browser:
@@ -104,10 +105,17 @@ class Browser:
     def visitor(self) -> Page:
         """An empty page of somebody who was nowhere before: no cookies, nothing kept."""
         context = self.tell("Target.createBrowserContext")["browserContextId"]
+        self._visitors.append(context)
         asked = {"url": "about:blank", "browserContextId": context}
         target = self.tell("Target.createTarget", asked)["targetId"]
         asked = {"targetId": target, "flatten": True}
         return Page(self, self.tell("Target.attachToTarget", asked)["sessionId"])
+
+    def see_off(self) -> None:
+        """All visitors leave: an open page goes on working."""
+        while self._visitors:
+            context = self._visitors.pop()
+            self.tell("Target.disposeBrowserContext", {"browserContextId": context})
 
     def tell(self, method: str, params: dict[str, Any] | None = None, session: str = "") -> Any:
         """What comes of one command. Raises `NotDone`."""

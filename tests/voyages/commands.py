@@ -7,6 +7,7 @@ Executed, this is that process: it takes commands from its standard input, a soc
 from __future__ import annotations
 
 import functools
+import importlib
 import json
 import os
 import signal
@@ -20,6 +21,8 @@ from pathlib import Path
 from typing import Any
 
 from attrs import define
+
+from tests.receiver.ssh_ship import at_home_in
 
 ROOT = Path(__file__).parents[2]
 MOST = 1 << 17  # bytes of one command with its environment
@@ -94,6 +97,8 @@ def _server() -> tuple[socket.socket, subprocess.Popen[bytes]]:
 def _serve(asking: socket.socket) -> None:
     from receiver import cli
 
+    for slow in ("receiver.daemon", "receiver.keyring"):
+        importlib.import_module(slow)  # once, instead of in each fork
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     while True:
         asked, fds, _, _ = socket.recv_fds(asking, MOST, 2)
@@ -127,6 +132,7 @@ def _command(main: Any, asked: dict[str, Any], output: int) -> int:
     os.environ.clear()
     os.environ.update(asked["env"])
     _reactor_anew()
+    at_home_in(Path(asked["env"]["STARPHLEET_ROOT"]).parent)
     status = 1
     try:
         status = main(asked["argv"])

@@ -16,19 +16,6 @@ from tests.voyages.harbour import Harbour
 CONTAINERS = {"test_containers"}
 """Those that are about real containers."""
 
-PROCESS_ALONE = {"test_browser", "test_certificates", "test_elsewhere"}
-"""Those about what stands before a service, and one whose builds fetch from the host's loopback,
-to which a container has no way."""
-
-BEFORE_SERVICES = {
-    "advisories", "test_admiral", "test_clients", "test_headquarters", "test_hosting", "test_many",
-    "test_phleet", "test_refusals", "test_watching", "test_webhooks",
-}  # fmt: skip
-"""Those about what comes before a service runs: `make voyages` makes them under both runtimes, the
-tests of every day under one, for they would take too long."""
-
-EVERYTHING = bool(os.environ.get("VOYAGES_EVERYTHING"))
-
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Each voyage is made under both runtimes; one after the other within what shares a ship."""
@@ -42,10 +29,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def _runtimes(name: str) -> list[str]:
-    if name in CONTAINERS:
-        return ["lxc"]
-    alone = name in PROCESS_ALONE or (name in BEFORE_SERVICES and not EVERYTHING)
-    return ["process"] if alone else ["process", "lxc"]
+    return ["lxc"] if name in CONTAINERS else ["process", "lxc"]
 
 
 @pytest.fixture(scope="session", autouse=True)

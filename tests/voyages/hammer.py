@@ -13,7 +13,7 @@ import json
 import sys
 import time
 
-PAUSE = 0.01  # seconds between two requests of one connection
+PAUSE = 0.05  # seconds between two requests of one connection
 PATIENCE = 10.0  # seconds for one answer
 WHILE = 0.5  # seconds
 

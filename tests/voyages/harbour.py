@@ -19,6 +19,7 @@ from types import TracebackType
 import psutil
 from attrs import define, field, frozen
 
+from tests import EVERYTHING
 from tests.containers.lxc import base, share_bases
 from tests.ports import free_port
 from tests.voyages import commands
@@ -31,14 +32,20 @@ current_runtime = "process"  # of the ships that are begun now
 
 
 def until(condition: Callable[[], object], what: str, seconds: float = DEADLINE) -> None:
-    """Wait until `condition` is true. What takes long to ask is asked less often."""
+    """Wait until `condition` is true. What takes long to come, or to ask, is asked less often."""
     began = asked = time.monotonic()
     while not condition():
         answered = time.monotonic()
         if answered > began + seconds:
             raise AssertionError(f"{what}: not within {seconds} s")
-        time.sleep(max(0.02, answered - asked))
+        time.sleep(max(0.02, answered - asked, min(0.1, (answered - began) / 20)))
         asked = time.monotonic()
+
+
+def whole(load: int) -> int:
+    """As many as that; in containers a fifth, unless everything is tested: what many at once do to
+    the ship itself is seen without them."""
+    return load if EVERYTHING or current_runtime == "process" else load // 5
 
 
 @frozen

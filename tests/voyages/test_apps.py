@@ -27,9 +27,8 @@ def harbour(runtime: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 def packs(tmp_path: Path) -> Iterator[GitServer]:
     """A git server over https for the repositories in its directory, to be filled."""
     (tmp_path / "served").mkdir()
-    server = GitServer(tmp_path / "served")
-    yield server
-    server.stop()
+    with GitServer(tmp_path / "served") as server:
+        yield server
 
 
 def live(harbour: Harbour, app: App, name: str, content: str, *, path: str = "") -> Said:

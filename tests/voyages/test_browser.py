@@ -13,6 +13,7 @@ from attrs import frozen
 from tests.ports import free_port
 from tests.voyages.base import Base, autodeploy, live
 from tests.voyages.browser import Browser, Page
+from tests.voyages.crew import Person
 from tests.voyages.harbour import Harbour, until
 
 SECRET = "a secret of the login service, long enough"
@@ -114,6 +115,7 @@ const who = await (await fetch('who')).text()
 window.seen = {{where: location.href, cookies: document.cookie, who, echoed}}
 </script>
 """
+SHOWN = "(document.documentElement?.innerText ?? '')"
 PROCFILE = "web: python3 server.py\n"
 ASKED = "log?day=2%2F3&q=a+b"
 
@@ -240,3 +242,50 @@ def test_no_log_has_a_token(pier: Pier) -> None:
     begun = page.cookies["jwt"]["value"][:10]  # what all of them begin with
     assert begun.startswith("eyJ")
     assert not [log for log in logs if begun in log.read_text(errors="replace")]
+
+
+@SCHEMES
+def test_a_link_lets_a_browser_in(pier: Pier, scheme: str) -> None:
+    """Who opens the link to a private service is in, at its page and its websocket, and the link
+    is neither in the addresses behind nor there for scripts; whoever has it later is not."""
+    name = f"hidden-{scheme}"
+    app = pier.harbour.app({"Procfile": PROCFILE, "server.py": CREW, "page.html": PAGE}, name)
+    app.push(name, "master", "-o", "private")
+    link = urlsplit(Person(pier.harbour, pier.harbour.key).open(name)).query
+    wanted = pier.url(scheme, f"~{name}/log")
+    page, other = pier.browser.visitor(), pier.browser.visitor()
+    page.go(f"{wanted}?{link}")
+    found = seen(page)
+    assert (found["where"], found["who"]) == (wanted, "ann")
+    assert found["echoed"] == "ann said ahoy"
+    assert not [url for url in page.history if "starphleet_link" in url]
+    assert "session" not in found["cookies"]
+    cookie = page.cookies[f"{'__Secure-' if scheme == 'https' else ''}starphleet_session"]
+    assert (cookie["httpOnly"], cookie["secure"]) == (True, scheme == "https")
+    assert (cookie["sameSite"], cookie["path"]) == ("Lax", f"/~{name}/")
+    other.go(f"{wanted}?{link}")
+    other.wait_for(f"{SHOWN}.includes('git@localhost open {name}')", "a way in")
+
+
+def test_the_ships_pages_are_for_nobody_elses_scripts(pier: Pier) -> None:
+    """A page of a service, at a host of its own or below a path of the ship's, does not read the
+    dashboard of who is in; it may lead there."""
+    page = pier.browser.visitor()
+    link = Person(pier.harbour, pier.harbour.key).open("dashboard")
+    dashboard = link.partition("?")[0]
+    shown = f"location.href == '{dashboard}' && {SHOWN}"
+    assert urlsplit(dashboard).hostname == "starphleet.localhost"
+    page.go(link)
+    page.wait_for(shown, "the dashboard")
+    assert page.run("fetch(location.href).then(answer => answer.status)") == 200
+    for path, host in {"": "login.localhost", "open/": "localhost"}.items():
+        page.go(pier.url("http", path, host))
+        page.wait_for("document.readyState == 'complete'", "the service")
+        if host == "localhost":
+            here = "fetch('/starphleet/dashboard').then(answer => answer.status)"
+            assert page.run(here) == 401
+        for mode in ("cors", "no-cors"):
+            asked = f"fetch('{dashboard}', {{credentials: 'include', mode: '{mode}'}})"
+            assert page.run(f"{asked}.then(answer => answer.text(), () => '')") == ""
+        page.run(f"location.href = '{dashboard}'")
+        page.wait_for(shown, "the dashboard")

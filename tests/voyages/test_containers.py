@@ -13,6 +13,7 @@ import socket
 import subprocess
 import time
 from functools import partial
+from ipaddress import IPv4Network
 from pathlib import Path
 
 import psutil
@@ -195,12 +196,17 @@ def one_config(harbour: Harbour) -> str:
     return next(configs).read_text()
 
 
-def left_behind(tag: str) -> list[str]:
-    """What there is on the host of the ship whose names begin so."""
+def left_behind(harbour: Harbour, tag: str) -> list[str]:
+    """What there is on the host of the ship, whose names begin so, and in its network."""
     links = [one for one in psutil.net_if_addrs() if one.startswith(tag)]
-    tables = subprocess.run(["nft", "list", "tables"], capture_output=True, text=True).stdout
-    found = [line for line in tables.splitlines() if tag in line]
-    return [*links, *found, *map(str, Path("/sys/fs/cgroup").glob(f"*/{tag}*/*"))]
+    tables = [line for line in lines_of("nft", "list", "tables") if tag in line]
+    network = (harbour.root / "lxc" / "network").read_text().strip()
+    routes = lines_of("ip", "route", "show", "root", network)
+    return [*links, *tables, *routes, *map(str, Path("/sys/fs/cgroup").glob(f"*/{tag}*/*"))]
+
+
+def lines_of(*argv: str) -> list[str]:
+    return subprocess.run(argv, capture_output=True, text=True, check=True).stdout.splitlines()
 
 
 def test_a_ship_that_is_begun_anew(harbour: Harbour) -> None:
@@ -218,7 +224,7 @@ def test_a_ship_that_is_begun_anew(harbour: Harbour) -> None:
     assert {one.pid for one in in_containers(harbour)} == before
     assert "lasting" in harbour.starphleet("attach", "lasting", "printenv", "SAYS").text
     harbour.down()
-    assert left_behind(tag) == []
+    assert left_behind(harbour, tag) == []
 
 
 def test_a_killed_monitor(harbour: Harbour) -> None:
@@ -239,6 +245,30 @@ def test_a_killed_monitor(harbour: Harbour) -> None:
         with contextlib.suppress(psutil.NoSuchProcess):
             one.kill()
     until(lambda: says_at(harbour, url, "watched"), "it was started again")
+
+
+def test_its_network_was_taken_meanwhile(harbour: Harbour) -> None:
+    """Somebody else has the network of a ship that was down: the next start serves the same from
+    another one, and leaves alone what is in the one it had."""
+    url = harbour.app(web("moved")).push("moved").url
+    note = harbour.root / "lxc" / "network"
+    had = IPv4Network(note.read_text().strip())
+    harbour.down()
+    link = f"taken{os.getpid()}"
+    lines_of("ip", "link", "add", link, "type", "bridge")
+    try:
+        lines_of("ip", "address", "add", f"{had[1]}/{had.prefixlen}", "dev", link)
+        lines_of("ip", "link", "set", link, "up")
+        harbour.up()
+        until(lambda: says_at(harbour, url, "moved"), "it serves")
+        assert not IPv4Network(note.read_text().strip()).overlaps(had)
+        (route,) = lines_of("ip", "route", "show", "root", str(had))
+        assert link in route
+        harbour.down()
+        harbour.up()
+        until(lambda: says_at(harbour, url, "moved"), "it serves again")
+    finally:
+        lines_of("ip", "link", "delete", link)
 
 
 def says_at(harbour: Harbour, url: str, text: str) -> bool:
@@ -283,7 +313,7 @@ def test_everything_is_killed_at_once(harbour: Harbour) -> None:
         veths = [one for one in psutil.net_if_addrs() if re.fullmatch(f"{tag}[0-9a-f]{{4}}", one)]
         assert len(veths) == 1
     harbour.down()
-    assert left_behind(tag) == []
+    assert left_behind(harbour, tag) == []
 
 
 def forget_the_boot(harbour: Harbour) -> None:
@@ -310,6 +340,8 @@ def test_idle_test_services_stand_still(tmp_path: Path) -> None:
         assert harbour.get(url).text == "one"
         assert not frozen(harbour, "idle")
         until(lambda: frozen(harbour, "idle"), "it stands still again")
+        assert "answered 200" in harbour.starphleet("healthcheck", "idle").text
+        harbour.starphleet("run", "idle", "sleep", "2")  # it would not end, were it idle meanwhile
         harbour.kill()
         harbour.up()
         assert harbour.get(url).text == "one"

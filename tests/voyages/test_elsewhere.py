@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import subprocess
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler
@@ -11,9 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.buildpacks.gitserver import GitServer, HttpsServer
+from tests.buildpacks.gitserver import HERE, GitServer, HttpsServer, Place
+from tests.ports import WORKER
 from tests.voyages.base import PUBLIC, Base, says, wait_for
-from tests.voyages.harbour import App, Harbour
+from tests.voyages.harbour import App, Harbour, until
 
 LARGE = b"a large file\n"
 OID = hashlib.sha256(LARGE).hexdigest()
@@ -21,8 +23,33 @@ POINTER = f"version https://git-lfs.github.com/spec/v1\noid sha256:{OID}\nsize {
 
 
 @pytest.fixture(scope="module")
-def server(runtime: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[GitServer]:
-    server = GitServer(tmp_path_factory.mktemp("served"))
+def place(runtime: str) -> Iterator[Place]:
+    """A network beyond this host, for from a container no way leads to the host's loopback."""
+    if os.geteuid() != 0:
+        yield HERE
+        return
+    own, its = (f"203.0.113.{4 * WORKER + number}" for number in (1, 2))
+    wire = f"far{os.getpid()}"
+    with subprocess.Popen(["unshare", "--net", "cat"], stdin=subprocess.PIPE) as holder:
+        assert holder.stdin is not None
+        inside = ["nsenter", f"--target={holder.pid}", "--net", "ip"]
+        network = Path(f"/proc/{holder.pid}/ns/net")
+        until(lambda: network.readlink() != Path("/proc/self/ns/net").readlink(), "it is there")
+        for words in (
+            ["ip", "link", "add", wire, "type", "veth", "peer", "eth0", "netns", str(holder.pid)],
+            ["ip", "address", "add", f"{own}/30", "dev", wire],
+            ["ip", "link", "set", wire, "up"],
+            [*inside, "address", "add", f"{its}/30", "dev", "eth0"],
+            [*inside, "link", "set", "eth0", "up"],
+        ):
+            subprocess.run(words, check=True)
+        yield Place(its, holder.pid)
+        holder.stdin.close()
+
+
+@pytest.fixture(scope="module")
+def server(place: Place, tmp_path_factory: pytest.TempPathFactory) -> Iterator[GitServer]:
+    server = GitServer(tmp_path_factory.mktemp("served"), place)
     yield server
     server.stop()
 
@@ -112,10 +139,10 @@ def test_relative_submodules_of_orders(harbour: Harbour, server: GitServer) -> N
 class LargeFiles(HttpsServer):
     """A server of Git LFS that has one object."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, place: Place) -> None:
         self.has = {OID: LARGE}
         self.sent = 0
-        super().__init__(directory / "server.pem", self.handler())
+        super().__init__(directory / "server.pem", self.handler(), place)
 
     def handler(self) -> type[BaseHTTPRequestHandler]:
         owner = self
@@ -148,8 +175,8 @@ class LargeFiles(HttpsServer):
 
 
 @pytest.fixture
-def large(server: GitServer) -> Iterator[LargeFiles]:
-    large = LargeFiles(Path(server.pem).parent)
+def large(server: GitServer, place: Place) -> Iterator[LargeFiles]:
+    large = LargeFiles(Path(server.pem).parent, place)
     yield large
     large.stop()
 

@@ -28,6 +28,8 @@ FORGED = "another secret of the same kind and length"
 ANN = "$2b$04$TvJodhOctFq8BcW5kMReeuNactYarhl3cNjt5pk0/C5XIFNWqqiIe"
 BOB = "$2b$04$fGr/DERGMxhqhqX0Gkwtfu8P/ck0/QZvz8Aa5w0PW7NCUduODGrFi"
 
+BALANCER = "127.2.0.1"
+
 _counted = itertools.count()
 
 ECHO = """\
@@ -80,9 +82,9 @@ class Way:
     tls: bool = False
     upgrade: bool = False
 
-    def ask(self, headers: dict[str, str], path: str = "x") -> Answered:
+    def ask(self, headers: dict[str, str], path: str = "x", by: str = "") -> Answered:
         """From an address of the loopback of its own: who fails often has to wait."""
-        source = (f"127.1.{next(_counted) // 250}.{next(_counted) % 250 + 1}", 0)
+        source = (by or f"127.1.{next(_counted) // 250}.{next(_counted) % 250 + 1}", 0)
         if self.tls:
             context = ssl.create_default_context()
             context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
@@ -124,6 +126,7 @@ class Door:
             "alias": Way("localhost", plain, f"/also-{mode}/"),
             "cached": Way("localhost", plain, f"/{mode}_cached/"),
             "websocket": Way("localhost", plain, f"/{mode}/", upgrade=True),
+            "past the cache": Way("localhost", plain, f"/{mode}_cached/", upgrade=True),
         }
 
 
@@ -131,7 +134,11 @@ class Door:
 def door(runtime: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Door]:
     """A ship with a service of each mode; `ann` is listed, `bob` is not."""
     https, ports = free_port(), {mode: free_port() for mode in MODES}
-    settings = {"STARPHLEET_PULSE": "1", "STARPHLEET_HTTPS_PORT": str(https)}
+    settings = {
+        "STARPHLEET_PULSE": "1",
+        "STARPHLEET_HTTPS_PORT": str(https),
+        "STARPHLEET_PROXIES": f"{BALANCER}, 10.9.8.0/24",
+    }
     with (
         ExitStack() as stack,
         Harbour(tmp_path_factory.mktemp("harbour"), settings) as harbour,
@@ -234,6 +241,17 @@ def test_a_service_is_told_what_was_asked(door: Door) -> None:
             continue
         path = json.loads(to.ask({}, "a%2Fb/c+d//e?q=%20&r=/").text)["path"]
         assert path == "/a%2Fb/c+d//e?q=%20&r=/", way
+
+
+def test_a_balancer_is_believed_and_nobody_else(door: Door) -> None:
+    """Who asked, and how, is as the ship's balancers say; on every way, and by nobody else."""
+    said = {"X-Forwarded-For": "198.51.100.1, 203.0.113.7, 10.9.8.7", "X-Forwarded-Proto": "https"}
+    for way, to in door.ways("public").items():
+        seen = to.ask(said, by=BALANCER).seen
+        assert (seen["x-real-ip"], seen["x-forwarded-proto"]) == (["203.0.113.7"], ["https"]), way
+        seen = to.ask(said).seen
+        assert seen["x-real-ip"][0].startswith("127.1."), way
+        assert seen["x-forwarded-proto"] == ["https" if to.tls else "http"], way
 
 
 def test_what_is_kept_is_kept_for_one_user(door: Door) -> None:

@@ -12,7 +12,7 @@ import psutil
 import pytest
 from attrs import frozen
 
-from tests.voyages.harbour import App, Harbour, Said, until
+from tests.voyages.harbour import App, Harbour, Said, until, whole
 
 NAMES = 50
 COMMITS = 10
@@ -123,23 +123,23 @@ def environment(process: psutil.Process) -> dict[str, str]:
 def test_fifty_names_at_once(fleet: App) -> None:
     """50 simultaneous pushes to 50 names all succeed, and each URL answers its own content; no
     container, process, descriptor or memory is left over but for what each service needs."""
-    harbour = fleet.harbour
-    commits = versions(fleet, NAMES + 2, in_a_row=False)
+    harbour, names = fleet.harbour, whole(NAMES)
+    commits = versions(fleet, names + 2, in_a_row=False)
     fleet.push("first", f"{commits.pop()}:refs/heads/master")
     one = Weight.of(harbour)
     fleet.push("second", f"{commits.pop()}:refs/heads/master")
     two = Weight.of(harbour)
-    with ThreadPoolExecutor(NAMES) as pool:
+    with ThreadPoolExecutor(names) as pool:
         pushes = [
             pool.submit(fleet.push, f"ship{i}", f"{commit}:refs/heads/master")
             for i, commit in enumerate(commits)
         ]
         urls = [push.result().url for push in pushes]
-    assert [harbour.get(url).text for url in urls] == [str(i) for i in range(NAMES)]
+    assert [harbour.get(url).text for url in urls] == [str(i) for i in range(names)]
     all_of_them = Weight.of(harbour)
     each = two.descriptors - one.descriptors
     assert each <= 2, "a service is watched by a descriptor or two"
-    assert all_of_them.descriptors <= two.descriptors + NAMES * each + 5
+    assert all_of_them.descriptors <= two.descriptors + names * each + 5
     assert all_of_them.resident <= two.resident + 32 * MB
 
 

@@ -15,7 +15,7 @@ from tests.buildpacks.gitserver import GitServer
 from tests.ports import free_port
 from tests.voyages.apps import slow_build, web
 from tests.voyages.base import PUBLIC, Base, autodeploy, path, says, status, wait_for
-from tests.voyages.harbour import Harbour, until
+from tests.voyages.harbour import Harbour, until, whole
 
 QUICK = {"STARPHLEET_PULSE": "1"}
 
@@ -32,9 +32,8 @@ def harbour(tmp_path: Path) -> Iterator[Harbour]:
 def server(tmp_path: Path) -> Iterator[GitServer]:
     """A git server over https, for the repositories in `served`."""
     (tmp_path / "served").mkdir()
-    server = GitServer(tmp_path / "served")
-    yield server
-    server.stop()
+    with GitServer(tmp_path / "served") as server:
+        yield server
 
 
 def files(base: Base) -> set[str]:
@@ -83,18 +82,19 @@ def troubles(harbour: Harbour) -> bool:
 
 def test_one_bad_order_of_fifty(harbour: Harbour) -> None:
     """49 are deployed; the one is named with file and line in the log and in status."""
+    good = whole(50) - 1
     base = Base.new(harbour)
     base.service("crew", {"index.html": "aye\n"})
-    orders = {f"crew/{n}/orders": autodeploy("crew") for n in range(49)}
+    orders = {f"crew/{n}/orders": autodeploy("crew") for n in range(good)}
     base.order({**orders, "crew/wrong/orders": f"{PUBLIC}# one\nredirct /x\n"})
     base.follow()
-    for n in range(49):
+    for n in range(good):
         until(lambda n=n: says(harbour, f"crew/{n}/", "aye\n"), f"{n} serves", seconds=180)  # type: ignore[misc]
-    assert all(says(harbour, f"crew/{n}/", "aye\n") for n in range(49))
+    assert all(says(harbour, f"crew/{n}/", "aye\n") for n in range(good))
     told = harbour.starphleet("status", "--trouble").text
     assert "crew/wrong/orders:3" in told
     assert "crew/wrong/orders:3" in harbour.log
-    assert len([one for one in status(harbour)["services"] if one["commit"]]) == 49
+    assert len([one for one in status(harbour)["services"] if one["commit"]]) == good
 
 
 STEPS = [

@@ -171,10 +171,10 @@ def test_a_procfile_that_is_a_link(harbour: Harbour) -> None:
             "elsewhere",
             {
                 **web(),
-                "Procfile": "web: PORT=27999 python3 server.py\n",
+                "Procfile": "web: PORT=28007 python3 server.py\n",
                 ".env": "HEALTHCHECK_INIT_DELAY=2\n",
             },
-            "the service listens on 27999",
+            "the service listens on 28007",
         ),
         ("ill", web("ill", ANSWER="500", HEALTHCHECK_INIT_DELAY="1"), "GET / answered 500"),
         (

@@ -9,14 +9,16 @@ from types import TracebackType
 
 
 class Websocket:
-    """One open connection to `url` by way of the loopback; texts of at most 125 bytes."""
+    """One open connection to `url` by way of the loopback; texts of at most 125 bytes. `cookie` is
+    sent with it."""
 
-    def __init__(self, url: str, port: int) -> None:
+    def __init__(self, url: str, port: int, cookie: str = "") -> None:
         host, _, path = url.removeprefix("http://").partition("/")
         self._socket = socket.create_connection(("127.0.0.1", port), 10)
         key = base64.b64encode(os.urandom(16)).decode()
         self._socket.sendall(
-            f"GET /{path} HTTP/1.1\r\nHost: {host}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+            f"GET /{path} HTTP/1.1\r\nHost: {host}\r\nCookie: {cookie}\r\n"
+            "Connection: Upgrade\r\nUpgrade: websocket\r\n"
             f"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {key}\r\n\r\n".encode()
         )
         self._stream = self._socket.makefile("rb")

@@ -66,7 +66,7 @@ def test_output_over_the_limit(tmp_path: Path) -> None:
 def test_output_that_nobody_reads(harbour: Harbour) -> None:
     """A client that stands still while its build talks costs the ship no memory; when it goes on
     it is told what was left out, and how the push ended."""
-    app = harbour.app(slow_build("still", "yes | head -c 3000000; echo said"), "still")
+    app = harbour.app(slow_build("still", "yes | head -c 1000000; echo said"), "still")
     push = app.pushing("still")
     seen = read_until(push, "building")
     os.killpg(push.pid, signal.SIGSTOP)

@@ -1,0 +1,1 @@
+"""What every service and the ship itself said: kept, looked up, followed."""

@@ -1,0 +1,88 @@
+"""Which backend each service's traffic goes to, as nginx is to know it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from attrs import evolve, frozen
+
+from proxy.control import Control, ControlError, table_text
+from proxy.files import write_whole
+from proxy.protection import Protection
+from proxy.routes import Backend, ProxyError
+
+
+@frozen
+class Entry:
+    """Where a service's traffic goes, and who may use it."""
+
+    backend: Backend
+    protection: Protection
+
+
+def entry(backend: Backend, protection: Protection) -> Entry:
+    """What is asked for by its protection is guarded."""
+    return Entry(evolve(backend, guarded=backend.guarded or protection.asks), protection)
+
+
+class Table:
+    """What is wanted; kept in the file that nginx fills its own table from when it starts.
+
+    Raises `ProxyError`.
+    """
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        self._entries: dict[str, Entry] = {}
+
+    def begin(self, entries: Mapping[str, Entry]) -> None:
+        """Just these."""
+        self._entries = dict(entries)
+        self._write()
+
+    def get(self, service: str) -> Entry | None:
+        return self._entries.get(service)
+
+    def put(self, service: str, entry: Entry | None) -> None:
+        """From now on this one; `None` for none. nginx, if it runs, is still to be told."""
+        if entry is None:
+            self._entries.pop(service, None)
+        else:
+            self._entries[service] = entry
+        self._write()
+
+    def asleep(self) -> frozenset[str]:
+        """The services that the first request wakes."""
+        return frozenset(name for name, entry in self._entries.items() if entry.backend.asleep)
+
+    async def tell(self, control: Control, service: str) -> None:
+        """Tell nginx what there is of one service by now."""
+        entry = self._entries.get(service)
+        if entry is None:
+            await control.delete(service)
+        else:
+            await control.put(service, entry.backend)
+
+    async def align(self, control: Control, *, patiently: bool = False) -> None:
+        """Tell an adopted nginx all, as far as it knows something else.
+
+        One of an older ship may not understand all of it: then it has to wait for the reload.
+        """
+        known, wanted = await control.backends(), self._backends()
+        for service in known.keys() | wanted.keys():
+            if known.get(service) != wanted.get(service):
+                try:
+                    await self.tell(control, service)
+                except ControlError:
+                    if not patiently:
+                        raise
+
+    def _backends(self) -> dict[str, Backend]:
+        return {service: entry.backend for service, entry in self._entries.items()}
+
+    def _write(self) -> None:
+        try:
+            write_whole(self._file, table_text(self._backends()))
+        except OSError as error:
+            raise ProxyError(f"cannot write nginx's table: {error}") from error

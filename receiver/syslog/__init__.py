@@ -1,0 +1,1 @@
+"""The journal sent on to receivers of syslog."""
