@@ -19,10 +19,7 @@ def matching(names: Iterable[str], part: str) -> list[str]:
 
 def chosen(config: Config, part: str) -> str:
     """The one that is meant; a person at a terminal is asked when there are several."""
-    answer = local.status(config)
-    if answer is None:
-        raise ShipError(local.absent(config))
-    names = [one["service"] for one in answer["services"]]
+    names = [one["service"] for one in local.required_status(config)["services"]]
     found = matching(names, part)
     if len(found) == 1:
         return found[0]

@@ -136,6 +136,14 @@ def status(config: Config, seconds: float = 10.0) -> dict[str, Any] | None:
         return None
 
 
+def required_status(config: Config) -> dict[str, Any]:
+    """`status`; `ShipError` when no ship answers."""
+    answer = status(config)
+    if answer is None:
+        raise ShipError(_absent(config))
+    return answer
+
+
 def history(config: Config, service: str | None) -> list[dict[str, Any]]:
     """The newest deploys, of one service or of all, newest first."""
     question = {"hook": "history", "words": [service] if service else []}
@@ -187,10 +195,10 @@ def _asked(config: Config, question: Mapping[str, Any]) -> Iterator[dict[str, An
     try:
         yield from answers(config, question, seconds=None)
     except (FileNotFoundError, ConnectionRefusedError):
-        raise ShipError(absent(config)) from None
+        raise ShipError(_absent(config)) from None
 
 
-def absent(config: Config) -> str:
+def _absent(config: Config) -> str:
     """That no ship runs, and what may be meant instead."""
     if config.layout.root != SYSTEM and SYSTEM.is_dir():
         return f"no ship of yours runs here, in {config.layout.root}; the system's: sudo starphleet"
