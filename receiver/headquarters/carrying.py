@@ -163,6 +163,7 @@ class Sweep:
     around: Collection[str]
     carried: Carried
     _seen: set[str] = field(factory=set)
+    """What was in the old version, and was not removed by somebody else before it was taken."""
 
     def unit(self, old: int, name: str) -> None:
         """Do in the new one what services did in the old one; what is left there is nobody's."""
@@ -209,8 +210,12 @@ class Sweep:
             if path not in self.carried.directories and path not in self.around:
                 self._make(inner, path)
             self._empty(inner, f"{path}/")
-        with suppress(OSError):  # the caller looks again
+        try:
             os.rmdir(name, dir_fd=old)
+        except FileNotFoundError:
+            self._seen.discard(path)
+        except OSError:
+            pass  # the caller looks again
 
     def _make(self, pattern: int, path: str) -> None:
         above, _, name = path.rpartition("/")
@@ -227,8 +232,10 @@ class Sweep:
                 if self._counts(status, into, name, path):
                     move(name, old, into)
                     return
-        with suppress(FileNotFoundError):
+        try:
             os.unlink(name, dir_fd=old)
+        except FileNotFoundError:
+            self._seen.discard(path)
 
     def _counts(self, status: os.stat_result, into: int, name: str, path: str) -> bool:
         """Whether a file of the old version is to be that of the new one."""

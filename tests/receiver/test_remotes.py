@@ -421,6 +421,30 @@ class Meanwhile(RemoteCase):
         now = {name: text for name, text in seen(t).items() if not name.endswith(".new")}
         self.assertEqual(now, expected | {"a": "19", "d/a": "19"})
 
+    async def test_removed_in_the_last_moment(self) -> None:
+        """What a service removes from the old version after that was looked through is gone."""
+        await self.laid("t", {"a": "0"})
+        t = self.data / "t"
+        put(t, {"own": "s", "replaced": "s", "kept": "s"})
+        (t / "empty").mkdir()
+        look = carrying.entries
+
+        def entries(directory: int) -> list[tuple[str, os.stat_result]]:
+            is_old = os.fstat(directory).st_ino != t.stat().st_ino
+            if is_old and "replaced" in os.listdir(directory):
+                os.unlink("replaced", dir_fd=directory)
+                Path(f"/proc/self/fd/{directory}/replaced").write_text("anew")
+            found = list(look(directory))
+            if is_old and "own" in dict(found):
+                for name in ("own", "replaced"):
+                    os.unlink(name, dir_fd=directory)
+                os.rmdir("empty", dir_fd=directory)
+            return found
+
+        self.patch(carrying, "entries", entries)
+        await self.laid("t", {"a": "1"})
+        self.assertEqual(sorted(path.name for path in t.iterdir()), ["a", "kept"])
+
 
 ONE: Files = {"a": "1", "d/b": "1", "gone/c": "1", "e/f": "1"}
 TWO: Files = {"a": "2", "d/b": "2", "taken": "2", "fresh/g": "2"}
