@@ -427,7 +427,7 @@ class Meanwhile(RemoteCase):
         t = self.data / "t"
         put(t, {"own": "s", "replaced": "s", "kept": "s"})
         (t / "empty").mkdir()
-        look = carrying.entries
+        look = directories.entries
 
         def entries(directory: int) -> list[tuple[str, os.stat_result]]:
             is_old = os.fstat(directory).st_ino != t.stat().st_ino
