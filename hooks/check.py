@@ -7,8 +7,9 @@ from typing import Any
 from attrs import define, frozen
 from twisted.internet.defer import CancelledError, Deferred, race
 from twisted.internet.endpoints import TCP4ClientEndpoint
+from twisted.internet.error import ConnectError
 from twisted.internet.interfaces import IStreamClientEndpoint
-from twisted.internet.protocol import Protocol
+from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.task import deferLater
 from twisted.web.client import URI, Agent
 from twisted.web.http_headers import Headers
@@ -82,6 +83,21 @@ class _Asking:
         return Answered(self.last, False)
 
 
+async def listens(reactor: Any, address: Address, seconds: float) -> bool:
+    """Whether anything takes a connection at `address`, tried for so long."""
+    end = reactor.seconds() + seconds
+    endpoint = TCP4ClientEndpoint(reactor, address.host, address.port)
+    while True:
+        try:
+            await endpoint.connect(Factory.forProtocol(_Unread))
+        except ConnectError:
+            if reactor.seconds() > end:
+                return False
+            await deferLater(reactor, PULSE)
+        else:
+            return True
+
+
 async def ask(reactor: Any, address: Address, path: str, patience: float) -> int | None:
     """The status of one answer to `GET path`; `None` when there was none (nobody listens, say)
     within `patience` seconds. Only the status line is waited for.
@@ -125,7 +141,7 @@ class _Straight:
 
 
 class _Unread(Protocol):
-    """Closes the connection instead of reading a body, which might never end."""
+    """Closes the connection instead of reading, which might never end."""
 
     def connectionMade(self) -> None:
         assert self.transport is not None

@@ -16,6 +16,7 @@ from containers.keep import keep
 from hooks.attendance import Attendance
 from hooks.building import mounts
 from hooks.errors import ShipError, Superseded
+from hooks.holding import Holding
 from hooks.journal.journal import Journal
 from hooks.layout import Layout
 from hooks.ledger import Launch, Ledger, Serving
@@ -26,6 +27,9 @@ from hooks.repository import Git, Repository
 from hooks.settings import Settings, route
 from proxy.nginx import Proxy
 from proxy.routes import Backend
+
+SOON = 1.0  # seconds that requests for a service that ended wait for its next start
+RESTART_WAIT = 2.0  # seconds that open requests are given when somebody restarts it
 
 
 @define(eq=False)
@@ -42,6 +46,7 @@ class Services:
     queue: Queue
     attendance: Attendance
     journal: Journal
+    holding: Holding
     _keepers: dict[str, Deferred[None]] = field(factory=dict)
     _retiring: dict[str, Deferred[None]] = field(factory=dict)
     ended: dict[str, str] = field(factory=dict)
@@ -69,7 +74,9 @@ class Services:
         """Send the traffic of the service to `serving`; none, if it is unpublished."""
         leading = route(self.settings, serving.service, serving.place, serving.front)
         if leading is not None and not serving.orphaned:
-            await self.proxy.publish(leading, backend(serving), serving.front.protection)
+            starting = self.holding.holds(serving.container)
+            leads = evolve(backend(serving), starting=starting)
+            await self.proxy.publish(leading, leads, serving.front.protection)
         else:
             await self.proxy.withdraw(serving.service)
         await self.open_ports({serving.service: serving})
@@ -100,6 +107,8 @@ class Services:
         def on_exit(exit: Exit, delay: float) -> None:
             self.ended[container.name] = exit.how
             self.restarts[serving.service] += 1
+            if delay <= SOON:
+                Deferred.fromCoroutine(self.holding.begin(serving.service, container))
             self._log.warn(
                 "{service} ended ({how}), it is started again in {delay} s",
                 service=serving.service,
@@ -201,15 +210,14 @@ class Services:
         """Stop what serves; its route says that it is not running. `wake` undoes it."""
         self._stop_watching(serving.container)
         self.attendance.leave(serving.container)
+        await self.holding.end(serving.container)
         container = self.runtime.find(serving.container)
         if container is not None:
             await self.runtime.stop(container, grace=self.settings.stop_grace)
 
     async def wake(self, serving: Serving) -> None:
         """Start what `halt` stopped."""
-        container = self.runtime.find(serving.container)
-        if container is None:
-            raise ShipError(f"the container of {serving.service} is gone; it has to be built again")
+        container = self._container(serving)
         try:
             await self._start_again(serving, container)
         finally:
@@ -230,9 +238,19 @@ class Services:
                 await self.wake(awake)
 
     async def restart(self, serving: Serving) -> None:
-        """Stop the service and start it from its container."""
-        await self.halt(serving)
-        await self.wake(serving)
+        """Stop the service and start it from its container. Requests wait meanwhile; those that it
+        has are given a moment to end."""
+        container = self._container(serving)
+        self._stop_watching(container.name)
+        await self.holding.begin(serving.service, container)
+        try:
+            await self.proxy.drain(container.name, RESTART_WAIT)
+            self.attendance.leave(container.name)
+            await self.runtime.stop(container, grace=self.settings.stop_grace)
+            await self.wake(serving)
+        except BaseException:
+            await self.holding.end(container.name)
+            raise
 
     async def forget(self, serving: Serving) -> None:
         """`serving` is over. The branch of a pushed one goes too, else git would not push its
@@ -256,6 +274,7 @@ class Services:
         """Let what serves go on without us, for another ship process to look after."""
         for name in list(self._keepers):
             self._stop_watching(name)
+        self.holding.let_go()
         self.runtime.let_go()
 
     @property
@@ -290,15 +309,27 @@ class Services:
             self._log.failure("{name} could not be removed", name=container.name)
 
     async def _start_again(self, serving: Serving, container: Container) -> None:
-        """Start `serving` once more; when its port is taken now, traffic follows it."""
+        """Start `serving` once more; requests wait until it listens."""
         had = await self.ledger.now(serving.service) or serving
-        address = await self.start(container, serving.launch, Address(had.host, had.port))
-        self.attendance.begun(container.name)
-        self.ended.pop(container.name, None)
-        moved = evolve(had, host=address.host, port=address.port)
-        if moved != had and moved.release == serving.release:
-            await self.publish(moved)
-            await self.ledger.keep(moved)
+        await self.holding.begin(serving.service, container)
+        try:
+            address = await self.start(container, serving.launch, Address(had.host, had.port))
+            self.attendance.begun(container.name)
+            self.ended.pop(container.name, None)
+            moved = evolve(had, host=address.host, port=address.port)
+            if moved != had and moved.release == serving.release:  # its port is taken now
+                await self.publish(moved)
+                await self.ledger.keep(moved)
+        except BaseException:
+            await self.holding.end(container.name)
+            raise
+        self.holding.end_when_it_listens(container, address)
+
+    def _container(self, serving: Serving) -> Container:
+        container = self.runtime.find(serving.container)
+        if container is None:
+            raise ShipError(f"the container of {serving.service} is gone; it has to be built again")
+        return container
 
     async def _stop(self, serving: Serving) -> None:
         """A service that will not stop is logged and holds up nobody."""
@@ -323,6 +354,7 @@ class Services:
         except Exception:
             self._log.failure("{name} did not drain", name=serving.container)
         self.attendance.leave(container.name)
+        await self.holding.end(container.name)
         await self.discard(container)
 
     def _light_berth(self, service: str) -> AbstractAsyncContextManager[None]:

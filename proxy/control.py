@@ -21,6 +21,7 @@ from proxy.routes import Backend, ProxyError
 _unix: Any = UNIXClientEndpoint
 _connect: Any = connectProtocol
 
+FLAGS = ("asleep", "guarded", "starting")  # of a backend, see there
 PATIENCE = 5.0  # seconds that connecting may take, and then the answer
 
 
@@ -62,8 +63,8 @@ class _Exchange(Protocol):
 
 
 def backend_line(backend: Backend) -> str:
-    """The form in which nginx keeps a backend: `HOST PORT CONTAINER[ asleep][ guarded]`."""
-    more = [name for name in ("asleep", "guarded") if getattr(backend, name)]
+    """The form in which nginx keeps a backend: `HOST PORT CONTAINER[ FLAG]…`."""
+    more = [flag for flag in FLAGS if getattr(backend, flag)]
     return " ".join((backend.host, str(backend.port), backend.container, *more))
 
 
@@ -110,9 +111,8 @@ class Control:
         found = {}
         for line in (await self._ask("GET", "/backends")).splitlines():
             service, host, port, container, *more = line.split()
-            found[service] = Backend(
-                container, host, int(port), asleep="asleep" in more, guarded="guarded" in more
-            )
+            flags = {flag: flag in more for flag in FLAGS}
+            found[service] = Backend(container, host, int(port), **flags)
         return found
 
     async def forget(self) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 
 from attrs import evolve
+from twisted.internet.defer import DeferredLock
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
@@ -108,6 +109,7 @@ class Proxy:
         worker = self._instance.worker_user
         keeper = Keeper(reactor, self._instance.prefix, run, worker.name if worker else "")
         self._guarding = Guarding(reactor, self._instance.prefix, keeper)
+        self._telling = DeferredLock()
         self._started: tuple[Engine, Reshaping] | None = None
         self._log = Logger()
 
@@ -277,11 +279,12 @@ class Proxy:
     async def lull(self, service: str, container: str, asleep: bool) -> None:
         """From now on the first request for `service` has it woken, or none any more; nothing if
         its traffic does not go to `container`."""
-        engine, _ = self._running()
-        led = self._table.get(service)
-        if led is None or led.backend.container != container or led.backend.asleep == asleep:
-            return
-        await self._lead(engine, service, evolve(led, backend=evolve(led.backend, asleep=asleep)))
+        await self._change(service, container, lambda led: evolve(led, asleep=asleep))
+
+    async def hold(self, service: str, container: str, starting: bool) -> None:
+        """From now on requests for `service` wait until it listens, or go there at once; nothing
+        if its traffic does not go to `container`."""
+        await self._change(service, container, lambda led: evolve(led, starting=starting))
 
     async def drain(self, container: str, wait: float) -> int:
         """Wait until nothing is open to `container`, at most `wait` seconds; what still is."""
@@ -406,10 +409,26 @@ class Proxy:
         if await self._guarding.protect(service, protection):
             await self._told(engine, engine.control.forget)
 
+    async def _change(
+        self, service: str, container: str, change: Callable[[Backend], Backend]
+    ) -> None:
+        engine, _ = self._running()
+        led = self._table.get(service)
+        if led is None or led.backend.container != container:
+            return
+        changed = evolve(led, backend=change(led.backend))
+        if changed != led:
+            await self._lead(engine, service, changed)
+
     async def _lead(self, engine: Engine, service: str, entry: Entry | None) -> None:
-        """First the file, then nginx: one that starts in between reads what is to be."""
+        """First the file, then nginx: one that starts in between reads what is to be. One after
+        the other: what is told last is what was wanted last."""
         self._table.put(service, entry)
-        await self._told(engine, lambda: self._table.tell(engine.control, service))
+        await self._telling.acquire()
+        try:
+            await self._told(engine, lambda: self._table.tell(engine.control, service))
+        finally:
+            self._telling.release()
 
     async def _told(self, engine: Engine, tell: Callable[[], Awaitable[None]]) -> None:
         try:

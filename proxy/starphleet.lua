@@ -13,7 +13,7 @@ local ways = require "ways"
 
 ffi.cdef "int kill(int pid, int sig);"
 
-local backends = ngx.shared.starphleet_backends -- service -> "host port container[ asleep][ guarded]"
+local backends = ngx.shared.starphleet_backends -- service -> "host port container[ flag]..."
 local open = ngx.shared.starphleet_open         -- "container pid" -> requests open there, or 0
 local workers = ngx.shared.starphleet_workers   -- pid -> "generation state"
 local used = ngx.shared.starphleet_used         -- container -> when it was last asked, epoch seconds
@@ -22,12 +22,15 @@ local M = { generation = 0 }
 
 local LOADED = "\1loaded" -- no service can have this name
 local CLOSING = "\1closing" -- generation whose connections are to end soon
-local FLAGS = { [""] = true, [" asleep"] = true, [" guarded"] = true, [" asleep guarded"] = true }
 local MOST_ROWS = 4096
 local HOPS = 3 -- services that one request may be led through
 local ONCE_ONLY = { POST = true, LOCK = true, PATCH = true } -- what nginx never sends twice
 
 local SWEEP = 60 -- seconds
+local LOOK, LOOKS = 0.05, 600 -- seconds between two looks at a service that is starting; how many
+local ALONE = 20 -- of them, until a worker sees for itself whether it listens
+
+local FLAGS = { asleep = true, guarded = true, starting = true } -- of a backend
 
 local pid                     -- of this worker
 local rows, held = {}, 0      -- service -> what its backend last said, and how many of them
@@ -150,12 +153,31 @@ local function read(service, backend)
     row = {
         host = host, port = tonumber(port), container = container,
         key = container .. " " .. pid,
-        service = service, backend = backend, asleep = more:find(" asleep", 1, true) ~= nil,
-        guarded = more:find(" guarded", 1, true) ~= nil,
+        service = service, backend = backend,
     }
+    for flag in pairs(FLAGS) do row[flag] = more:find(" " .. flag, 1, true) ~= nil end
     if held >= MOST_ROWS then rows, held = {}, 0 end
     rows[service], held = row, held + 1
     return row
+end
+
+local function listens(row)
+    local app = ngx.socket.tcp()
+    app:settimeout(1000)
+    local ok = app:connect(row.host, row.port)
+    app:close()
+    return ok
+end
+
+-- A request for a service that is starting stays here until the ship says that it listens, or, for
+-- the ship may be gone, until that is seen. False when something else is said of the service.
+local function stay(row)
+    for look = 1, LOOKS do
+        ngx.sleep(LOOK)
+        if backends:get(row.service) ~= row.backend then return false end
+        if look % ALONE == 0 and listens(row) then return true end
+    end
+    return true
 end
 
 -- Once a second is enough for who asks how long it was idle.
@@ -191,7 +213,7 @@ local function look_up(service)
     local backend = backends:get(service)
     if not backend then return nil end
     row = read(service, backend)
-    if not row.asleep and not row.guarded then known[service] = row end
+    if not row.asleep and not row.guarded and not row.starting then known[service] = row end
     return row
 end
 
@@ -215,7 +237,7 @@ local function lead(service, logins, yes, cookies, hops)
             return lead(other, logins, nil, cookies, hops + 1)
         end
     end
-    if go_to(service, row) then return service, yes, cookies end
+    if (not row.starting or stay(row)) and go_to(service, row) then return service, yes, cookies end
     return lead(service, logins, yes, cookies, hops)
 end
 
@@ -321,8 +343,9 @@ end
 local function put_backend(service)
     ngx.req.read_body()
     local backend, more = (ngx.req.get_body_data() or ""):match("^(%S+ %d+ %S+)(.*)$")
-    if not backend or not FLAGS[more] then
-        return reply(400, "wanted: HOST PORT CONTAINER[ asleep][ guarded]")
+    local flags = (more or ""):gsub(" (%l+)", function(flag) return FLAGS[flag] and "" end)
+    if not backend or flags ~= "" then
+        return reply(400, "wanted: HOST PORT CONTAINER[ asleep][ guarded][ starting]")
     end
     backend = backend .. more
     local ok, err = backends:safe_set(service, backend) -- `set` would push out another service

@@ -18,6 +18,7 @@ from hooks.attendance import Attendance
 from hooks.building import Workshop
 from hooks.errors import Refused
 from hooks.frontdoor import FrontDoor
+from hooks.holding import Holding
 from hooks.journal.journal import Journal
 from hooks.layout import Layout
 from hooks.ledger import Ledger
@@ -100,8 +101,9 @@ def fit_out(reactor: Any, config: Config) -> Ship:
     queue = Queue(settings.deploys_at_once, available_memory)
     journal = Journal(reactor, layout, settings)
     attendance = Attendance(reactor, layout, settings, runtime, ledger.now, journal)
+    holding = Holding(reactor, runtime, proxy)
     services = Services(
-        reactor, layout, settings, ledger, runtime, proxy, git, queue, attendance, journal
+        reactor, layout, settings, ledger, runtime, proxy, git, queue, attendance, journal, holding
     )
     git_env = {"PATH": config.path, **config.git_env}
     return Ship(

@@ -166,7 +166,8 @@ PAGES: Mapping[str, Page] = {
     ),
     "restart": Page(
         SERVICES,
-        "From its container, nothing is built; it is away meanwhile.",
+        "From its container, nothing is built. Requests wait until it listens, 30 s at most; those "
+        "that are open have 2 s, and then what its own SIGTERM gives them.",
         ("starphleet restart blog",),
     ),
     "orphan-reaper": Page(

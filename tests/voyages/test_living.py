@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from tests.voyages.apps import web
 from tests.voyages.base import Base, autodeploy, live, path, says, status, wait_for
-from tests.voyages.harbour import Harbour, until
+from tests.voyages.harbour import Answer, Harbour, until
 
 MOODY = """\
 import http.server, os, secrets
@@ -49,6 +50,52 @@ def test_the_watchdog_starts_again_what_is_ill(base: Base) -> None:
     until(lambda: base.harbour.get(at).status == 200, "it is well again")
     assert base.harbour.get(at).text != before
     assert "/moody: GET / failed 2 times in a row" in base.harbour.log
+
+
+SLOW = """\
+import http.server, os, time
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        if self.path == "/die":
+            os._exit(1)
+        time.sleep(0.2 if self.path == "/long" else 0)
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(str(BEGAN).encode())
+
+    def log_message(self, *args):
+        pass
+
+BEGAN = time.time()
+time.sleep(1.5)
+http.server.ThreadingHTTPServer(("127.0.0.1", int(os.environ["PORT"])), Handler).serve_forever()
+"""
+
+
+def test_requests_wait_for_a_service_that_starts_again(base: Base) -> None:
+    """A restart loses no request, not even one that is underway; after a crash, and when the ship
+    comes back, requests wait until the service listens."""
+    base.service("slow", {"Procfile": "web: python3 server.py\n", "server.py": SLOW})
+    base.order({"slow/orders": autodeploy("slow")})
+    at = path(base.harbour, "slow/")
+    until(lambda: live(base.harbour, "slow/"), "it serves")
+    first = base.harbour.get(at).text
+    with ThreadPoolExecutor() as clients:
+        restarting = clients.submit(base.harbour.starphleet, "restart", "slow")
+        answers: list[Answer] = []
+        while not restarting.done():
+            answers += clients.map(lambda _: base.harbour.get(f"{at}long"), range(4))
+    answers.append(base.harbour.get(at))
+    assert {one.status for one in answers} == {200}
+    assert answers[-1].text != first
+    base.harbour.get(f"{at}die")
+    until(lambda: "/slow ended (" in base.harbour.log, "its end is noticed")
+    statuses = [base.harbour.get(at).status for _ in range(3)]  # one may come a moment too early
+    assert statuses[-1] == 200
+    base.harbour.down()
+    base.harbour.up()
+    assert base.harbour.get(at).status == 200
 
 
 def test_what_orders_prescribe_around_the_build(base: Base) -> None:

@@ -1,0 +1,77 @@
+"""Requests wait for a service that is starting."""
+
+from __future__ import annotations
+
+from proxy.nginx import Proxy
+from proxy.routes import Backend
+from tests.ports import free_port
+from tests.proxy.test_admission import LISTED, GuardedCase
+from tests.proxy.world import public, route
+
+AWAY = "hello.1"
+
+
+class HoldingTests(GuardedCase):
+    async def held(self) -> Proxy:
+        """A proxy with a service that does not listen yet, and one that answers."""
+        self.away = Backend(AWAY, "127.0.0.1", free_port())
+        table = {route("hello"): self.away, route("other"): self.app("other").backend}
+        proxy = self.proxy()
+        await proxy.start(public(table))
+        await proxy.hold("hello", AWAY, True)
+        return proxy
+
+    async def test_until_it_listens(self) -> None:
+        """A request is kept, with its body, until the ship says that the service listens."""
+        proxy = await self.held()
+        asked = [self.fetch("/~hello/sink", method="POST", body=b"x" * 100_000) for _ in range(9)]
+        self.assertEqual((await self.fetch("/~other/")).status, 200)
+        self.assertEqual([one for one in asked if one.called], [])
+        self.assertEqual(await proxy.open_requests(AWAY), 0)
+        self.app("hello", self.away.port)
+        await proxy.hold("hello", AWAY, False)
+        for one in asked:
+            self.assertEqual((await one).json["body"], 100_000)
+        self.assertEqual((await self.fetch("/~hello/")).status, 200)
+
+    async def test_without_a_ship(self) -> None:
+        """Nobody has to say it: a service that listens is found."""
+        await self.held()
+        asked = self.fetch("/~hello/")
+        self.app("hello", self.away.port)
+        self.assertEqual((await asked).json["app"], "hello")
+
+    async def test_no_more(self) -> None:
+        """When the ship gives it up, a page says that the service is away."""
+        proxy = await self.held()
+        asked = self.fetch("/~hello/")
+        await proxy.hold("hello", AWAY, False)
+        self.assertEqual((await asked).status, 502)
+
+    async def test_another_instead(self) -> None:
+        """What waits for one container is answered by the one that serves instead."""
+        proxy = await self.held()
+        asked = self.fetch("/~hello/")
+        await proxy.publish(route("hello"), self.app("green").backend)
+        self.assertEqual((await asked).json["app"], "green")
+        await proxy.hold("hello", AWAY, True)
+        self.assertEqual((await self.fetch("/~hello/")).json["app"], "green")
+
+    async def test_who_may_not(self) -> None:
+        """Who is not let in is told at once."""
+        proxy = await self.held()
+        self.sentry()
+        await proxy.publish(route("hello"), self.away, LISTED)
+        await proxy.hold("hello", AWAY, True)
+        self.assertEqual((await self.fetch("/~hello/")).status, 401)
+        said = (self.prefix / "backends").read_text()
+        self.assertIn(f"hello 127.0.0.1 {self.away.port} {AWAY} guarded starting\n", said)
+
+    async def test_the_next_ship(self) -> None:
+        """The next ship sees for itself which services listen."""
+        proxy = await self.held()
+        asked = self.fetch("/~hello/")
+        self.assertEqual((await self.fetch("/~other/")).status, 200)
+        await proxy.leave()
+        await self.proxy().start(public({route("hello"): self.away}))
+        self.assertEqual((await asked).status, 502)
