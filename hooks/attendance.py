@@ -16,7 +16,6 @@ from twisted.logger import Logger
 
 from buildpacks.launch import launch_argv
 from containers.interface import Address, ContainerError, Runtime
-from hooks.building import job_script, mounts, start_mount
 from hooks.check import ask
 from hooks.cron import Cron, Local
 from hooks.journal.journal import IN_THE_JOURNAL, Journal
@@ -24,6 +23,7 @@ from hooks.journal.lines import DEPLOY, Wanted
 from hooks.layout import Layout
 from hooks.ledger import Serving
 from hooks.limits import over
+from hooks.mounts import job_script, mounts, start_mount
 from hooks.say import clean
 from hooks.settings import Settings
 from hooks.standing import Job

@@ -22,10 +22,10 @@ from containers.spawn import run
 from containers.watching import in_thread
 from hooks import linking
 from hooks.elsewhere import Fetching, elsewhere, origin_of
-from hooks.errors import Refused, Unreachable
+from hooks.errors import Unreachable
 from hooks.layout import Layout
-from hooks.ledger import Launch
 from hooks.linking import app_mount, lay_working
+from hooks.mounts import ANY, job_script, shared, start_mount
 from hooks.orders import Orders
 from hooks.repository import Repository
 from hooks.say import Say
@@ -36,12 +36,9 @@ FETCH_SECONDS = 120.0
 ROOTS_VARIABLES = (
     "SSL_CERT_FILE", "PIP_CERT", "REQUESTS_CA_BUNDLE", "NODE_EXTRA_CA_CERTS", "GIT_SSL_CAINFO",
 )  # fmt: skip
-DATA = "/var/data"
-BESIDE = "/orders"
 IN_THE_APP = 'cd "$1" && exec "$0"'
 NOTHING = Built("none", "", {}, {})
 SCRIPT = "web"  # the launch script's name, in the container's directory `start`
-ANY = "any"  # the one that runs what its arguments say
 
 
 @define(eq=False)
@@ -209,42 +206,6 @@ def _move(place: Path, app: Path) -> None:
         raise BuildError("the build replaced its own directory by something else")
     app.rmdir()
     place.rename(app)
-
-
-def any_script(runtime: Runtime, container: Container) -> str:
-    """The path in `container` of the script that runs what its arguments say, in the environment
-    of the service; `Refused` where an older ship built it."""
-    mount = start_mount(container)
-    if not (mount.source / ANY).exists():
-        raise Refused(f"{container.name} was built by an older ship: starphleet retry-deploy")
-    return f"{runtime.seen_at(container, mount)}/{ANY}"
-
-
-def job_script(name: str) -> str:
-    """The name of the script that starts the job `name`, in the container's directory `start`."""
-    return f"job {name}"
-
-
-def start_mount(container: Container) -> Mount:
-    """Where the launch script is, for the service alone."""
-    return Mount(container.directory / "start", "/start")
-
-
-def mounts(layout: Layout, container: Container, launch: Launch) -> list[Mount]:
-    """What a service sees besides its app: the launch script; an ordered one also the data that
-    it shares with the others, and the files beside its orders; and the app where it is linked.
-    """
-    ordered = [*shared(layout, container)] if launch.ordered else []
-    app = [app_mount(Path(launch.working))] if launch.linked else []
-    return [start_mount(container), *ordered, *app]
-
-
-def shared(layout: Layout, container: Container) -> tuple[Mount, Mount]:
-    """The shared data, and the files beside the orders of the service in `container`."""
-    return (
-        Mount(layout.data, DATA, writable=True),
-        Mount(layout.beside(container.name), BESIDE),
-    )
 
 
 def outcome(exit: Exit) -> Outcome:

@@ -77,7 +77,7 @@ async def _bring_up(
             await ship.put_back(orders.service, before)
             raise
     except BaseException:  # a cancellation too; what failed is passed on always
-        await ship.services.discard(container)
+        await ship.services.retiring.discard(container)
         await ship.give_way(orders, before)
         raise
     steps.last = last.seconds if last is not None else None

@@ -36,4 +36,5 @@ async def housekeeping(ship: Ship) -> None:
     for cache in ship.layout.caches.iterdir():
         if cache.stat().st_mtime < kept_since:
             await in_thread(ship.reactor, shutil.rmtree, cache, True)
-    await ship.services.tidy()
+    for base in await ship.runtime.tidy():
+        _log.info("{base} was not used for long, it is removed", base=base)

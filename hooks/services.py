@@ -14,16 +14,17 @@ from twisted.logger import Logger
 from containers.interface import Address, Container, ContainerError, Exit, Runtime
 from containers.keep import keep
 from hooks.attendance import Attendance
-from hooks.building import mounts
 from hooks.errors import ShipError, Superseded
 from hooks.holding import Holding
 from hooks.journal.journal import Journal
 from hooks.layout import Layout
 from hooks.ledger import Launch, Ledger, Serving
 from hooks.limits import over
+from hooks.mounts import mounts
 from hooks.naming import pushed_refs
 from hooks.queue import Queue
 from hooks.repository import Git, Repository
+from hooks.retiring import Retiring
 from hooks.settings import Settings, route
 from proxy.nginx import Proxy
 from proxy.routes import Backend
@@ -47,8 +48,8 @@ class Services:
     attendance: Attendance
     journal: Journal
     holding: Holding
+    retiring: Retiring
     _keepers: dict[str, Deferred[None]] = field(factory=dict)
-    _retiring: dict[str, Deferred[None]] = field(factory=dict)
     ended: dict[str, str] = field(factory=dict)
     """Why the service in a container ended by itself, until it is started again."""
     restarts: Counter[str] = field(factory=Counter)
@@ -160,23 +161,11 @@ class Services:
             self.watch_over(serving, container)
 
     def retire(self, serving: Serving) -> None:
-        """Drain and remove what served before, beside whatever comes next."""
-        name = serving.container
-
-        def ended(result: object) -> None:
-            self._retiring.pop(name, None)
-
-        retiring: Deferred[None] = Deferred.fromCoroutine(self._drain_and_remove(serving))
-        self._retiring[name] = retiring
-        retiring.addBoth(ended)
-
-    async def gone(self, name: str) -> None:
-        """Wait until the container `name` is retired, if it is about to be."""
-        retiring = self._retiring.get(name)
-        if retiring is not None:
-            waiting: Deferred[None] = Deferred()
-            retiring.addBoth(lambda _: waiting.callback(None))
-            await waiting
+        """Let what served before drain and go, beside whatever comes next."""
+        self._stop_watching(serving.container)
+        container = self.runtime.find(serving.container)
+        if container is not None:
+            self.retiring.begin(container)
 
     async def take_down(self, serving: Serving) -> None:
         """End a service: no entry, no route, then no container.
@@ -265,11 +254,6 @@ class Services:
         for ref in refs:
             await Repository(self.layout.repository(name), self.git).forget(ref)
 
-    async def retired(self) -> None:
-        """Wait until nothing is about to be retired."""
-        while self._retiring:
-            await self.gone(next(iter(self._retiring)))
-
     def let_go(self) -> None:
         """Let what serves go on without us, for another ship process to look after."""
         for name in list(self._keepers):
@@ -277,36 +261,12 @@ class Services:
         self.holding.let_go()
         self.runtime.let_go()
 
-    @property
-    def retiring(self) -> bool:
-        return bool(self._retiring)
-
     async def stand_down(self) -> None:
         """Stop what serves, all at once; the ledger keeps it, so the next start brings it back."""
         serving = (await self.ledger.serving()).values()
         await gatherResults([Deferred.fromCoroutine(self._stop(one)) for one in serving])
-        for name, draining in list(self._retiring.items()):
-            draining.cancel()
-            await self.gone(name)
+        await self.retiring.hurry()
         await self.runtime.leave()
-
-    async def uphold(self) -> None:
-        """See to it that what containers share on the host is still there."""
-        await self.runtime.uphold()
-
-    async def tidy(self) -> None:
-        """Remove what nobody has used for long: base containers."""
-        for gone in await self.runtime.tidy():
-            self._log.info("{gone} was not used for long, it is removed", gone=gone)
-
-    async def discard(self, container: Container) -> None:
-        """Remove a container and its log; a failure is logged."""
-        try:
-            await self.runtime.destroy(container)
-            await self.journal.end(container.name)
-            self.layout.service_log(container.name).unlink(missing_ok=True)
-        except Exception:
-            self._log.failure("{name} could not be removed", name=container.name)
 
     async def _start_again(self, serving: Serving, container: Container) -> None:
         """Start `serving` once more; requests wait until it listens."""
@@ -342,20 +302,6 @@ class Services:
             await self.runtime.stop(container, grace=self.settings.stop_grace)
         except ContainerError:
             self._log.failure("{name} did not stop", name=serving.container)
-
-    async def _drain_and_remove(self, serving: Serving) -> None:
-        self._stop_watching(serving.container)
-        container = self.runtime.find(serving.container)
-        if container is None:
-            return
-        try:
-            await self.proxy.drain(serving.container, self.settings.drain_wait)
-            await self.runtime.stop(container, grace=self.settings.stop_grace)
-        except Exception:
-            self._log.failure("{name} did not drain", name=serving.container)
-        self.attendance.leave(container.name)
-        await self.holding.end(container.name)
-        await self.discard(container)
 
     def _light_berth(self, service: str) -> AbstractAsyncContextManager[None]:
         """For what needs the service to itself, but no place among the deploys."""

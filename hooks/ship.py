@@ -121,7 +121,7 @@ class Ship:
         """
         name = str(orders.release)
         self._require_open(orders)
-        await self.services.gone(name)
+        await self.services.retiring.gone(name)
         if name in self.runtime.names():
             await self.runtime.destroy(Container(name, self.layout.containers / name))
         limits = self._limits(orders)

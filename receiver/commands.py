@@ -17,11 +17,11 @@ from buildpacks.launch import launch_argv
 from containers.interface import Address, Container
 from containers.log import tail
 from containers.watching import in_thread
-from hooks.building import any_script, mounts
 from hooks.check import PATIENCE, ask
 from hooks.errors import Refused
 from hooks.ledger import Serving
 from hooks.limits import over
+from hooks.mounts import any_script, mounts
 from hooks.say import Listen
 from hooks.settings import url
 from hooks.ship import Ship

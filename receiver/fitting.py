@@ -25,6 +25,7 @@ from hooks.ledger import Ledger
 from hooks.limits import available_memory
 from hooks.queue import Queue
 from hooks.repository import Git
+from hooks.retiring import Retiring
 from hooks.services import Services
 from hooks.settings import Settings, own_host, reached
 from hooks.ship import Ship
@@ -102,8 +103,20 @@ def fit_out(reactor: Any, config: Config) -> Ship:
     journal = Journal(reactor, layout, settings)
     attendance = Attendance(reactor, layout, settings, runtime, ledger.now, journal)
     holding = Holding(reactor, runtime, proxy)
+    retiring = Retiring(layout, settings, runtime, proxy, attendance, journal)
     services = Services(
-        reactor, layout, settings, ledger, runtime, proxy, git, queue, attendance, journal, holding
+        reactor,
+        layout,
+        settings,
+        ledger,
+        runtime,
+        proxy,
+        git,
+        queue,
+        attendance,
+        journal,
+        holding,
+        retiring,
     )
     git_env = {"PATH": config.path, **config.git_env}
     return Ship(

@@ -154,7 +154,7 @@ def _again(bridge: _Bridge) -> Iterator[tuple[float, Callable[[], Awaitable[obje
     yield PULSE, partial(rounds.one_round, ship)
     yield HOUR, partial(rounds.housekeeping, ship)
     yield HOUR, bridge.loop.sweep
-    yield MINUTE, ship.services.uphold
+    yield MINUTE, ship.runtime.uphold
     yield DOOR_PULSE, ship.door.renew
     yield min(MINUTE, idle.seconds / 4) or HOUR, idle.look
     yield crew.PULSE, bridge.muster.look

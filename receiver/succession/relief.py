@@ -96,7 +96,7 @@ class Relief:
         queue, services = self.ship.queue, self.ship.services
         while queue.running or services.retiring:
             await queue.idle()
-            await services.retired()
+            await services.retiring.all_gone()
 
 
 def places(settings: Settings, bind: str) -> tuple[Place, Place]:

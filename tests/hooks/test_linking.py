@@ -11,11 +11,11 @@ from twisted.trial.unittest import TestCase
 
 from buildpacks.packs import BuildError
 from containers.interface import Container, Mount
-from hooks.building import mounts
 from hooks.errors import Refused
 from hooks.layout import Layout
 from hooks.ledger import Launch
 from hooks.linking import NOT_SHARED, lay_working
+from hooks.mounts import mounts
 from hooks.say import Say
 from hooks.working import Working
 from tests.hooks.scene import scratch
