@@ -215,7 +215,9 @@ class Services:
     async def put_to_rest(self, serving: Serving) -> None:
         """Stop the service until somebody starts it; a ship that starts leaves it so."""
         async with self._light_berth(serving.service):
-            await self.ledger.keep(evolve(serving, stopped=True))
+            stopped = evolve(serving, stopped=True)
+            await self.ledger.keep(stopped)
+            await self.publish(stopped)
             await self.halt(serving)
 
     async def rouse(self, serving: Serving) -> None:
@@ -224,11 +226,15 @@ class Services:
             awake = evolve(serving, stopped=False)
             await self.ledger.keep(awake)
             if serving.stopped:
+                await self.publish(awake)
                 await self.wake(awake)
 
     async def restart(self, serving: Serving) -> None:
         """Stop the service and start it from its container. Requests wait meanwhile; those that it
-        has are given a moment to end."""
+        has are given a moment to end. One that was put to rest is roused."""
+        if serving.stopped:
+            await self.rouse(serving)
+            return
         container = self._container(serving)
         self._stop_watching(container.name)
         await self.holding.begin(serving.service, container)
@@ -317,5 +323,5 @@ class Services:
 
 def backend(serving: Serving) -> Backend:
     """Where the traffic of `serving` goes, and whether each request has to be looked at before."""
-    asks = serving.front.protection.asks
-    return Backend(serving.container, serving.host, serving.port, guarded=asks)
+    asks, stopped = serving.front.protection.asks, serving.stopped
+    return Backend(serving.container, serving.host, serving.port, guarded=asks, stopped=stopped)

@@ -21,7 +21,7 @@ from proxy.routes import Backend, ProxyError
 _unix: Any = UNIXClientEndpoint
 _connect: Any = connectProtocol
 
-FLAGS = ("asleep", "guarded", "starting")  # of a backend, see there
+FLAGS = ("asleep", "guarded", "starting", "stopped")  # of a backend, see there
 PATIENCE = 5.0  # seconds that connecting may take, and then the answer
 
 

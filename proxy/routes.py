@@ -166,8 +166,8 @@ class Backend:
     """The container that a service's traffic goes to, and where it listens.
 
     One that is `asleep` is woken by the first request. Of one that is `guarded` each request is
-    looked at before it may pass; for one that is `starting` it waits until that listens. Raises
-    `InvalidRoute`.
+    looked at before it may pass; for one that is `starting` it waits until that listens; for one
+    that is `stopped` it is refused. Raises `InvalidRoute`.
     """
 
     container: str = field(validator=_whole("container name", CONTAINER))
@@ -176,3 +176,4 @@ class Backend:
     asleep: bool = False
     guarded: bool = False
     starting: bool = False
+    stopped: bool = False

@@ -30,11 +30,11 @@ local SWEEP = 60 -- seconds
 local LOOK, LOOKS = 0.05, 600 -- seconds between two looks at a service that is starting; how many
 local ALONE = 20 -- of them, until a worker sees for itself whether it listens
 
-local FLAGS = { asleep = true, guarded = true, starting = true } -- of a backend
+local FLAGS = { asleep = true, guarded = true, starting = true, stopped = true } -- of a backend
 
 local pid                     -- of this worker
 local rows, held = {}, 0      -- service -> what its backend last said, and how many of them
-local known = {}              -- service -> the row that was true lately, of those that are open
+local known = {}              -- service -> the row that was true lately, of those without a flag
 local led = {}                -- request -> the row by which it was led, from then on to its end
 local baked = {}              -- request -> cookies for its client, if any
 local counted = {}            -- what this worker has put into `open`
@@ -156,6 +156,7 @@ local function read(service, backend)
         service = service, backend = backend,
     }
     for flag in pairs(FLAGS) do row[flag] = more:find(" " .. flag, 1, true) ~= nil end
+    row.plain = more == ""
     if held >= MOST_ROWS then rows, held = {}, 0 end
     rows[service], held = row, held + 1
     return row
@@ -213,7 +214,7 @@ local function look_up(service)
     local backend = backends:get(service)
     if not backend then return nil end
     row = read(service, backend)
-    if not row.asleep and not row.guarded and not row.starting then known[service] = row end
+    if row.plain then known[service] = row end
     return row
 end
 
@@ -226,7 +227,7 @@ end
 -- service that is, the guard's yes if there is a guard, and cookies for the client, if any.
 local function lead(service, logins, yes, cookies, hops)
     local row = look_up(service)
-    if not row then return ngx.exit(503) end
+    if not row or row.stopped then return ngx.exit(503) end
     if row.guarded and not yes then
         yes = guard.ask(service, logins)
         cookies = guard.together(cookies, yes.cookies)
@@ -345,7 +346,7 @@ local function put_backend(service)
     local backend, more = (ngx.req.get_body_data() or ""):match("^(%S+ %d+ %S+)(.*)$")
     local flags = (more or ""):gsub(" (%l+)", function(flag) return FLAGS[flag] and "" end)
     if not backend or flags ~= "" then
-        return reply(400, "wanted: HOST PORT CONTAINER[ asleep][ guarded][ starting]")
+        return reply(400, "wanted: HOST PORT CONTAINER[ asleep][ guarded][ starting][ stopped]")
     end
     backend = backend .. more
     local ok, err = backends:safe_set(service, backend) -- `set` would push out another service

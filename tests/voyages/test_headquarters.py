@@ -205,19 +205,25 @@ def test_keys_are_in_force_both_ways(base: Base, tmp_path: Path) -> None:
 
 
 def test_stop_start_and_restart(base: Base) -> None:
-    """A stopped service stays stopped, through polls too, until it is started; a restart is a new
-    process of the same release."""
+    """A stopped service stays stopped, through polls and a new start of the ship too, until it is
+    started; a restart is a new process of the same release."""
     base.service("moored", web("moored"))
     base.order({"moored/orders": autodeploy("moored")})
     wait_for(base.harbour, "moored/", "moored")
     base.harbour.starphleet("stop", "moored")
-    assert base.harbour.get(path(base.harbour, "moored/")).status in (502, 503)
+    answer = base.harbour.get(path(base.harbour, "moored/"))
+    assert (answer.status, "/moored is not running" in answer.text) == (503, True)
     base.harbour.starphleet("poll")
-    assert base.harbour.get(path(base.harbour, "moored/")).status in (502, 503)
+    base.harbour.down()
+    base.harbour.up()
+    assert base.harbour.get(path(base.harbour, "moored/")).status == 503
     base.harbour.starphleet("start", "moored")
     wait_for(base.harbour, "moored/", "moored")
-    base.harbour.starphleet("restart", "moored")
+    for command in ("restart", "stop", "restart"):
+        base.harbour.starphleet(command, "moored")
     wait_for(base.harbour, "moored/", "moored")
+    stopped = {one["service"]: one["stopped"] for one in status(base.harbour)["services"]}
+    assert stopped["/moored"] is False
 
 
 def test_redeploy_builds_anew(base: Base) -> None:
