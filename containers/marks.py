@@ -6,6 +6,7 @@ sandbox every process does that has not thrown it away.
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -20,6 +21,26 @@ NAMES = (CONTAINER, RUN)
 VISIT = "visit-"  # begins the mark of what somebody else than a ship runs: ships come and go
 
 
+class Runs:
+    """What this ship process runs: each run has a mark that no other has, of any ship process."""
+
+    def __init__(self) -> None:
+        self._token = secrets.token_hex(8)
+        self._count = 0
+
+    def mark(self) -> str:
+        self._count += 1
+        return f"{self._token}-{self._count}"
+
+    def visit(self) -> str:
+        """The mark of a run that is somebody else's."""
+        return f"{VISIT}{self.mark()}"
+
+    def are_earlier(self, run: str) -> bool:
+        """Whether a run is one of an earlier ship process."""
+        return not run.startswith((self._token, VISIT))
+
+
 @frozen
 class Marked:
     """A living process, the directory of its container, and the mark of its run."""
@@ -27,6 +48,11 @@ class Marked:
     found: Stat
     directory: Path
     run: str
+
+
+def marking(directory: Path, run: str) -> dict[str, str]:
+    """What marks a process as of a run in the container in `directory`: in its environment."""
+    return {CONTAINER: str(directory), RUN: run}
 
 
 def marked() -> list[Marked]:

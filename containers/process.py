@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import secrets
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
-from attrs import evolve
-
-from containers import boxing, command, files, marks, record, sandbox, spawn, stopping
-from containers.command import Command
+from containers import boxing, files, marks, sandbox
+from containers.command import Commands
 from containers.interface import (
     WISH,
     Address,
@@ -27,16 +22,13 @@ from containers.interface import (
     Wish,
     unsaid,
 )
+from containers.marks import Runs
 from containers.ports import Ports
-from containers.proc import is_alive, open_process
-from containers.record import Record
+from containers.process_services import ProcessServices
 from containers.sandbox import User
-from containers.service import Service
 from containers.sharing import share
-from containers.watching import in_thread, readable, shielded
+from containers.watching import in_thread, shielded
 
-HOST = "127.0.0.1"
-ROOT = Path("/")
 NOT_HERE = "that takes real containers: a ship with STARPHLEET_RUNTIME=lxc"
 
 
@@ -78,16 +70,10 @@ class ProcessRuntime:
         self.root = root.resolve()
         self._reactor = reactor
         self._box, self.reason = boxing.choose(self.root, sandbox, user, also_readable)
-        self._path = tuple(path)
-        self._token = secrets.token_hex(8)
-        self._runs = 0
-        self._ports = Ports(ports)
-        self._services: dict[str, Service] = {}
-        self._exits: dict[str, Exit] = {}
-        for name in files.names(self.root):
-            known = record.read(self.root / name)
-            if known is not None:
-                self._ports.claim(name, known.address.port)
+        runs = Runs()
+        self._commands = Commands(reactor, self._box, tuple(path), runs)
+        self._services = ProcessServices(reactor, self.root, runs, self._commands, Ports(ports))
+        self._services.claim_ports(self.names())
 
     @property
     def sandboxed(self) -> bool:
@@ -149,24 +135,9 @@ class ProcessRuntime:
         online: bool = True,
     ) -> Exit:
         """As the interface says; there is no root inside."""
-        with self._command(container, argv, env, limits, mounts) as ready:
-            try:
-                done = await spawn.run(
-                    self._reactor,
-                    ready.argv,
-                    env=ready.env,
-                    cwd=ROOT,
-                    stdin=ready.script,
-                    output=output,
-                    limits=Limits(seconds=limits.seconds, output=limits.output),
-                    keep=0,
-                    grace=0 if self.sandboxed else spawn.GRACE,
-                    inherit=ready.inherit,
-                )
-            finally:
-                if not self.sandboxed:
-                    await shielded(self._kill_run(ready.mark))
-        return record.sandboxed_exit(done.exit) if self.sandboxed else done.exit
+        return await self._commands.run(
+            container, argv, env=env, output=output, limits=limits, mounts=mounts
+        )
 
     async def start(
         self,
@@ -183,53 +154,19 @@ class ProcessRuntime:
 
         What is left of an earlier service of the container is killed first.
         """
-        if container.name in self._services:
-            raise ContainerError(f"{container.name} is already running")
-        earlier = record.read(container.directory)
-        if earlier is not None:
-            await self._kill_run(earlier.mark)
-        port = self._ports.reserve(container.name, address.port if address else None)
-        given = Address(HOST, port)
-        try:
-            env = {**env, "PORT": str(port)}
-            with self._command(container, argv, env, limits, mounts, service=True) as ready:
-                self._launch(container, ready, given, log)
-        except (ContainerError, OSError) as error:
-            self._ports.release(container.name)
-            raise ContainerError(f"cannot start {container.name}: {error}") from error
-        return given
+        return await self._services.start(container, argv, env, log, limits, mounts, address)
 
     def adopt(self, container: Container) -> Address | None:
-        known = record.read(container.directory)
-        if known is None or container.name in self._services:
-            return known.address if known else None
-        leader = known.leader or marks.leader_of_run(known.mark)
-        if leader is None or not is_alive(leader):
-            return None
-        self._ports.claim(container.name, known.address.port)
-        self._serve(container, evolve(known, leader=leader), None)
-        return known.address
+        return self._services.adopt(container)
 
     async def exited(self, container: Container) -> Exit:
-        service = self._services.get(container.name)
-        if service is not None:
-            return await service.ended()
-        return self._exits.get(container.name) or record.recorded_exit(container.directory)
+        return await self._services.exited(container)
 
     def listening(self, container: Container) -> list[int]:
         return marks.ports_of_container(container.directory)
 
     async def stop(self, container: Container, *, grace: float) -> None:
-        service = self._services.get(container.name)
-        known = service.known if service else record.read(container.directory)
-        if known is None:
-            return
-        try:
-            if service is not None and grace > 0:
-                service.stopping = True
-                await stopping.ask(self._reactor, known, grace, sandboxed=self.sandboxed)
-        finally:
-            await shielded(self._put_away(container, known.mark, service))
+        await self._services.stop(container, grace=grace)
 
     async def freeze(self, container: Container, frozen: bool) -> None:
         raise ContainerError(NOT_HERE)
@@ -238,15 +175,7 @@ class ProcessRuntime:
         await shielded(self._destroy(container))
 
     async def sweep(self, keep: set[str]) -> None:
-        known = {name: record.read(self.root / name) for name in keep}
-        services = {(self.root / name, one.mark) for name, one in known.items() if one}
-
-        def unwanted(mark: marks.Marked) -> bool:
-            old = not mark.run.startswith((self._token, marks.VISIT))
-            ours = mark.directory.parent == self.root and old
-            return ours and (mark.directory, mark.run) not in services
-
-        await stopping.kill_all(self._reactor, lambda: marks.members(unwanted))
+        await self._services.sweep(keep)
         for name in self.names() - keep:
             await self.destroy(files.container_of(self.root, name))
         for name in keep & self.names():
@@ -263,9 +192,7 @@ class ProcessRuntime:
         limits: Limits,
         mounts: Sequence[Mount] = (),
     ) -> Beside:
-        self._runs += 1
-        mark = f"{marks.VISIT}{self._token}-{self._runs}"
-        return command.beside(self._box, container, mark, env, self._path, limits, mounts)
+        return self._commands.beside(container, env, limits, mounts)
 
     async def backup(self, container: Container, file: Path) -> None:
         raise ContainerError(NOT_HERE)
@@ -280,114 +207,13 @@ class ProcessRuntime:
         return []
 
     def let_go(self) -> None:
-        for service in self._services.values():
-            service.stopping = True
+        self._services.let_go()
 
     async def leave(self) -> None:
         """There is nothing that containers share."""
 
-    def _command(
-        self,
-        container: Container,
-        argv: Sequence[str],
-        env: Mapping[str, str],
-        limits: Limits,
-        mounts: Sequence[Mount],
-        *,
-        service: bool = False,
-    ) -> AbstractContextManager[Command]:
-        self._runs += 1
-        return command.command(
-            self._box,
-            container,
-            argv,
-            mark=f"{self._token}-{self._runs}",
-            env=env,
-            path=self._path,
-            limits=limits,
-            mounts=mounts,
-            service=service,
-        )
-
-    def _launch(self, container: Container, ready: Command, given: Address, log: Path) -> None:
-        """Spawn the service between two notes about it: the second one names its process."""
-        known = Record(given, ready.mark)
-        with ExitStack() as stack:
-            log_fd = files.open_log(log, self._box.user)
-            stack.callback(os.close, log_fd)
-            script_fd = spawn.in_memory(ready.script)
-            stack.callback(os.close, script_fd)
-            record.write(container.directory, known)
-            child = spawn.launch(
-                self._reactor,
-                ready.argv,
-                env=ready.env,
-                cwd=ROOT,
-                stdin=script_fd,
-                stdout=log_fd,
-                inherit=ready.inherit,
-            )
-        self._serve(container, evolve(known, leader=child.process), child)
-
-    def _serve(self, container: Container, known: Record, child: spawn.Child | None) -> None:
-        name = container.name
-
-        def over(exit: Exit) -> None:
-            self._services.pop(name, None)
-            self._exits[name] = exit
-
-        self._exits.pop(name, None)
-        self._services[name] = Service(
-            known,
-            gone=self._gone(known, child),
-            close=lambda: self._close(container, child),
-            over=over,
-        )
-        # On a full disk the first note stays: by its mark the service is found all the same.
-        with suppress(OSError):
-            record.write(container.directory, known)
-
-    async def _gone(self, known: Record, child: spawn.Child | None) -> None:
-        """Wait for the end of the process that leads a service."""
-        if child is not None:
-            await child.ended()
-            return
-        pidfd = open_process(known.leader) if known.leader else None
-        if pidfd is not None:
-            gone = readable(self._reactor, pidfd)
-            os.close(pidfd)
-            await gone
-
-    async def _close(self, container: Container, child: spawn.Child | None) -> Exit:
-        """Reap it, kill what is left of its group; its exit is what bubblewrap wrote down."""
-        if child is not None:
-            await child.close()
-        told = record.recorded_exit(container.directory)
-        return told if child is None or told != Exit() else child.exit
-
-    async def _put_away(self, container: Container, run: str, service: Service | None) -> None:
-        """Kill what is left of a service and forget that it was started."""
-        await self._kill_run(run)
-        await self._finish(container, service)
-        known = record.read(container.directory)
-        if known is None or known.mark == run:  # else it was started again meanwhile
-            record.forget(container.directory)
-            self._ports.release(container.name)
-
-    async def _finish(self, container: Container, service: Service | None) -> None:
-        if service is not None and self._services.get(container.name) is service:
-            await service.finish()
-
-    async def _kill_run(self, run: str) -> None:
-        await stopping.kill_all(self._reactor, lambda: marks.members_of_run(run))
-
     async def _destroy(self, container: Container) -> None:
-        directory = container.directory
-        service = self._services.get(container.name)
-        await stopping.kill_all(self._reactor, lambda: marks.members_of_container(directory))
-        await self._finish(container, service)
-        self._exits.pop(container.name, None)
-        self._ports.release(container.name)
+        await self._services.clear(container)
         try:
             await in_thread(self._reactor, files.remove_container, container)
         except OSError as error:

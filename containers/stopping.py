@@ -57,6 +57,11 @@ async def kill_all(reactor: Any, find: Callable[[], list[Stat]]) -> None:
         await kill(reactor, processes, processes)
 
 
+async def kill_run(reactor: Any, run: str) -> None:
+    """KILL all of one run. Raises `ContainerError` as `kill_all`."""
+    await kill_all(reactor, lambda: members_of_run(run))
+
+
 async def kill(reactor: Any, killed: Sequence[Process], ending: Sequence[Process]) -> None:
     """KILL those `killed`, and wait for all that are `ending` by it. Raises `ContainerError`."""
     pidfds = open_processes(ending)

@@ -124,7 +124,7 @@ async def attach(
             keep=0,
         )
     finally:
-        await shielded(stopping.kill_all(reactor, lambda: marks.members_of_run(mark)))
+        await shielded(stopping.kill_run(reactor, mark))
     return record.sandboxed_exit(done.exit)
 
 
@@ -208,7 +208,7 @@ def _begun(root: Path, cage: Cage, argv: Sequence[str]) -> list[str]:
 
 
 def _marked(directory: Path, mark: str) -> dict[str, str]:
-    return {"PATH": NOWHERE, marks.CONTAINER: str(directory), marks.RUN: mark}
+    return {"PATH": NOWHERE, **marks.marking(directory, mark)}
 
 
 def _environment(env: Mapping[str, str]) -> dict[str, str]:
