@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv4Network
+from pathlib import Path
 
 from attrs import frozen
 
 from containers import files
 from containers.boxing import DEFAULT_USER
-from containers.interface import Limits, Mount
+from containers.interface import ContainerError, Limits, Mount
+from containers.lxc import cgroups, network
 from containers.lxc.cgroups import BUILD_WEIGHT, SERVICE_WEIGHT, Cgroups
 from containers.lxc.config import ROOT, Cage, Files, Stack
-from containers.lxc.ground import Ground
+from containers.lxc.ground import Ground, closed_to_others, unreachable
 from containers.lxc.idmap import INSIDE
 from containers.lxc.network import Plan
 
@@ -63,3 +65,32 @@ class Cages:
             seccomp=self.ground.seccomp(root=root),
             oom=self.cgroups.oom_file(name),
         )
+
+
+def of_this_host(
+    root: Path,
+    home: Path,
+    *,
+    front: tuple[IPv4Address, int],
+    wanted: IPv4Network | None,
+    tests_reach_ship: bool,
+) -> Cages:
+    """The cages of a ship whose containers are below `root`, and share what is in `home`.
+
+    Blocks. Raises `ContainerError` for what this host lacks.
+    """
+    ground = Ground(home)
+    ground.prepare()
+    for place in (root, ground.directory):
+        if closed := closed_to_others(place):
+            raise ContainerError(unreachable(closed))
+    tag = network.tag_of(root)
+    plan = network.plan(
+        tag,
+        ground.network(wanted, tag),
+        front=front,
+        tests_reach_ship=tests_reach_ship,
+        ipv6=network.has_ipv6(),
+        mtu=network.uplink_mtu(),
+    )
+    return Cages(plan, cgroups.of_this_host(tag), ground)

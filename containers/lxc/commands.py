@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from containers.lxc.launching import execute
 from containers.lxc.net import Net
 from containers.lxc.pool import Pool
 from containers.lxc.progress import Lines
+from containers.marks import Runs
 from containers.watching import in_thread, shielded
 
 SCRIPT = "/script"  # of a base, inside
@@ -30,16 +31,16 @@ RUN = "+run"  # what follows the name of a container in which a build runs; no n
 class Commands:
     """Runs commands with what all containers of a ship have in common; below services in weight.
 
-    Containers are below `root`. `env` is what scripts of bases get; `mark` makes the mark of a run.
+    Containers are below `root`. `env` is what scripts of bases get.
     """
 
     reactor: Any
     root: Path
+    runs: Runs
     net: Net
     pool: Pool
     cages: Cages
     env: Mapping[str, str]
-    mark: Callable[[], str]
     _running: dict[str, DeferredLock] = field(factory=dict)
 
     def names(self) -> set[str]:
@@ -89,7 +90,7 @@ class Commands:
         lines = Lines(say)
         try:
             return await self._execute(
-                f"base-{self.mark()}", directory, stack, [*interpreter, SCRIPT],
+                f"base-{self.runs.mark()}", directory, stack, [*interpreter, SCRIPT],
                 env={**self.env, "HOME": "/root", "DEBIAN_FRONTEND": "noninteractive"},
                 output=lines.take, limits=BASE_LIMITS, mounts=(Mount(file, SCRIPT),),
                 root=True, ordered=True,
@@ -123,7 +124,7 @@ class Commands:
             await self.net.clear(address)
             await self.net.open(address)
             exit = await execute(
-                self.reactor, self.root, directory, cage, argv, env, output, self.mark()
+                self.reactor, self.root, directory, cage, argv, env, output, self.runs.mark()
             )
             if online and not exit.ok:  # for want of what it could not fetch, it may be
                 for line in await self.net.dropped():

@@ -4,6 +4,7 @@ NAME/made.json       the layers below, and which network it is in
 NAME/build/          what builds wrote; `build/app` is the app: the layer below the release
 NAME/release/upper/  what the service writes: the topmost layer; bounded, it is in release.img
 NAME/tmp/            /tmp of builds
+NAME/address         its own, from its service's first start
 NAME/run/, service/  what the ship wrote for LXC
 """
 
@@ -12,6 +13,8 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
+from contextlib import suppress
+from ipaddress import IPv4Address
 from pathlib import Path
 
 from attrs import frozen
@@ -26,6 +29,7 @@ OPAQUE = "user.overlay.opaque"  # overlayfs does not look below a directory that
 BUILD, RELEASE = "build", "release"
 IMAGE = "release.img"  # a file system for the release, where it is bounded
 COMMAND, SERVICE = "run", "service"
+ADDRESS = "address"
 
 
 @frozen
@@ -93,6 +97,16 @@ def read(container: Container) -> Made:
 def cover(container: Container) -> None:
     """Let nothing of a base's /app be seen below the app that was built."""
     os.setxattr(container.app, OPAQUE, b"y")
+
+
+def address(directory: Path) -> IPv4Address | None:
+    with suppress(OSError, ValueError):
+        return IPv4Address((directory / ADDRESS).read_text().strip())
+    return None
+
+
+def keep_address(directory: Path, given: IPv4Address) -> None:
+    (directory / ADDRESS).write_text(f"{given}\n")
 
 
 def prepare_base(directory: Path, file: Path, script: bytes) -> None:
