@@ -16,7 +16,7 @@ from twisted.internet import reactor
 from twisted.internet.task import deferLater
 from twisted.trial.unittest import TestCase
 
-from containers import files, marks, record
+from containers import files, marks, process_services, record, stopping
 from containers.interface import Address, Backoff, Container, ContainerError, Exit, Limits
 from containers.keep import keep
 from containers.process import ProcessRuntime
@@ -130,6 +130,34 @@ class ProcessRuntimeTests(TestCase):
         self.assertEqual(await self.runtime.exited(container), Exit(signal=9))
         self.assertEqual(self.runtime.listening(container), [])
         await self.start(container)
+
+    async def test_ends_while_it_is_adopted(self) -> None:
+        """A service that ends in the very moment in which it is taken over has ended."""
+        container = await self.runtime.containerize("a")
+        await self.start(container, "true")
+        await self.runtime.exited(container)
+        later = self.another()
+        self.patch(process_services, "is_alive", lambda leader: True)
+        self.assertIsNotNone(later.adopt(container))
+        self.assertIn(await later.exited(container), (Exit(), Exit(status=0)))
+
+    async def test_ends_after_a_stop_that_failed(self) -> None:
+        """A service that could not be stopped is still looked after."""
+        container = await self.runtime.containerize("a")
+        await self.start(container, "sh", "-c", "trap '' TERM; echo up; while :; do sleep 1; done")
+        while (self.place / "log").read_text() != "up\n":
+            await deferLater(reactor, 0.01)
+
+        async def stuck(reactor: object, run: str) -> None:
+            raise ContainerError("a process was killed but does not end")
+
+        patched = self.patch(stopping, "kill_run", stuck)
+        with self.assertRaisesRegex(ContainerError, "does not end"):
+            await self.runtime.stop(container, grace=0.1)
+        patched.restore()
+        noted = json.loads((container.directory / record.RECORD).read_text())
+        os.kill(noted["pid"], 9)
+        self.assertEqual(await self.runtime.exited(container), Exit(signal=9))
 
     async def test_kept_alive(self) -> None:
         """A service that ends is started again on its address, later each time."""
