@@ -16,24 +16,16 @@ from attrs import evolve, field, frozen
 
 from containers.interface import Limits
 from hooks.environment import read_env_file
-from hooks.errors import Refused
 from hooks.layout import Layout
-from hooks.limits import read_share, read_size, usual_memory
+from hooks.limits import usual_memory
 from hooks.push import read_duration
 from hooks.settings import MB, Settings
-from proxy.proxies import networks
-from proxy.routes import InvalidRoute
 from receiver.syslog.messages import Destination, destinations
+from receiver.variables import Variables
 from receiver.web.peering import read_peers
 
-_DOMAIN = re.compile(
-    r"(?=.{1,253}$)[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*"
-)
-_ADDRESS = re.compile(r"[0-9.]+|\[?[0-9a-f:]+\]?")
 _INSTALLING = re.compile("(UV|PIP)_[A-Z_]+|SSL_CERT_(FILE|DIR)|(?i:https?|no|all)_proxy$")
 _SECRET = re.compile("SECRET|TOKEN|PASSWORD|CREDENTIAL")
-_TOKEN = re.compile(r"[!-~]{16,512}")
-_MAIL = re.compile(r"[A-Za-z0-9._%+-]{1,64}@[A-Za-z0-9.-]{1,253}")
 _PROXIES = ("http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
 _PASSED_TO_BUILDS = (
     *_PROXIES,
@@ -64,6 +56,7 @@ class Config:
     public_key: Path | None
     ship_files: Path
     pulse: float | None
+    """`None` when nothing is said: then the headquarters may."""
     overlay: bool
     runtime: str
     base: str
@@ -96,7 +89,12 @@ def load(environ: Mapping[str, str] | None = None) -> Config:
     environ = os.environ if environ is None else environ
     layout = Layout(_root(environ))
     given = {**_file(_of_the_system(layout)), **_file(layout.settings), **environ}
-    read = _Reader({name: value for name, value in given.items() if value != ""})
+    return _config(environ, given, layout)
+
+
+def _config(environ: Mapping[str, str], given: Mapping[str, str], layout: Layout) -> Config:
+    """Of the environment, and of what is `given` by it and by files."""
+    read = Variables({name: value for name, value in given.items() if value != ""})
     settings = _settings(read, given, layout)
     return Config(
         layout=evolve(layout, working=read.directory("STARPHLEET_DEV", layout.working)),
@@ -109,15 +107,12 @@ def load(environ: Mapping[str, str] | None = None) -> Config:
         service_ports=read.ports("STARPHLEET_SERVICE_PORTS", range(20000, 28000)),
         path=environ.get("PATH", "/usr/local/bin:/usr/bin:/bin"),
         terminal=environ.get("TERM", "dumb"),
-        git_env={
-            **({"GIT_SSL_CAINFO": str(settings.roots)} if settings.roots else {}),
-            **{name: given[name] for name in _PROXIES if name in given},
-        },
+        git_env=_git_env(given, settings.roots),
         headquarters=read.text("STARPHLEET_HEADQUARTERS", ""),
         private_key=read.file("STARPHLEET_PRIVATE_KEY"),
         public_key=read.file("STARPHLEET_PUBLIC_KEY"),
         ship_files=Path(read.text("STARPHLEET_SHIP_FILES", _ship_files(layout))),
-        pulse=read.pulse(),
+        pulse=read.seconds_or_none("STARPHLEET_PULSE"),
         overlay=_overlay(read, layout),
         runtime=read.one_of("STARPHLEET_RUNTIME", ("process", "lxc")),
         base=read.text("STARPHLEET_BASE", ""),
@@ -132,12 +127,7 @@ def load(environ: Mapping[str, str] | None = None) -> Config:
         asker=_asker(environ),
         syslog=destinations(read.text("STARPHLEET_SYSLOG", ""), "STARPHLEET_SYSLOG"),
         hook_secret=read.text("STARPHLEET_HOOK_SECRET", ""),
-        given={
-            name: value
-            for name, value in environ.items()
-            if name.startswith("STARPHLEET_") and not _SECRET.search(name)
-            if name not in _ASKER
-        },
+        given=_passed_on(environ),
         remote=read.text("STARPHLEET_REMOTE", ""),
         ec2_size=read.text("EC2_INSTANCE_SIZE", ""),
         notify=environ.get("NOTIFY_SOCKET", ""),
@@ -146,18 +136,31 @@ def load(environ: Mapping[str, str] | None = None) -> Config:
     )
 
 
+def _git_env(given: Mapping[str, str], roots: Path | None) -> dict[str, str]:
+    """Certificates and proxies for git."""
+    authorities = {"GIT_SSL_CAINFO": str(roots)} if roots else {}
+    return {**authorities, **{name: given[name] for name in _PROXIES if name in given}}
+
+
+def _passed_on(environ: Mapping[str, str]) -> dict[str, str]:
+    return {
+        name: value
+        for name, value in environ.items()
+        if name.startswith("STARPHLEET_") and not _SECRET.search(name)
+        if name not in _ASKER
+    }
+
+
 def _usual_bind(settings: Settings) -> str:
     return "127.0.0.1" if settings.host == "localhost" else "0.0.0.0"  # noqa: S104 - to be reached
 
 
-def _settings(read: _Reader, given: Mapping[str, str], layout: Layout) -> Settings:
+def _settings(read: Variables, given: Mapping[str, str], layout: Layout) -> Settings:
     """What all rooms go by."""
     host = read.domain("STARPHLEET_HOST", "localhost")
     test_domain = read.domain("STARPHLEET_TEST_DOMAIN", "") or None
     ttl = read_duration(read.text("STARPHLEET_TEST_TTL", "24h"), "STARPHLEET_TEST_TTL")
     idle = read.text("STARPHLEET_TEST_IDLE", "30m")
-    files = read.count("MAX_OPEN_FILES", 4096)
-    roots = _roots(given)
     return Settings(
         host=host,
         ship_name=read.domain("STARPHLEET_SHIP_NAME", ""),
@@ -173,27 +176,40 @@ def _settings(read: _Reader, given: Mapping[str, str], layout: Layout) -> Settin
         drain_wait=float(read.count("STARPHLEET_DRAINSTOP_WAIT", 30, least=0)),
         deploys_at_once=read.count("STARPHLEET_DEPLOYS_AT_ONCE", max(2, os.cpu_count() or 2)),
         free_disk=read.size("STARPHLEET_FREE_DISK", 256 * MB),
-        service_limits=Limits(
-            memory=read.size("STARPHLEET_MEMORY", usual_memory(psutil.virtual_memory().total)),
-            processes=read.count("STARPHLEET_PIDS", 256),
-            cpus=read.share("STARPHLEET_CPUS"),
-            disk=read.size_or_none("STARPHLEET_DISK"),
-            files=files,
-        ),
-        build_limits=Limits(
-            memory=read.size("STARPHLEET_BUILD_MEMORY", 4096 * MB),
-            processes=read.count("STARPHLEET_BUILD_PIDS", 1024),
-            disk=read.size("STARPHLEET_BUILD_DISK", 16384 * MB),
-            files=files,
-            seconds=float(read.count("STARPHLEET_BUILD_TIMEOUT", 900)),
-            output=read.size("STARPHLEET_BUILD_OUTPUT", 64 * MB),
-        ),
+        service_limits=_service_limits(read),
+        build_limits=_build_limits(read),
         service_log=read.size("STARPHLEET_SERVICE_LOG", 16 * MB),
         logs=read.size("STARPHLEET_LOGS", 256 * MB),
         devmode=_devmode(given, layout),
         build_env={name: given[name] for name in _PASSED_TO_BUILDS if name in given},
-        roots=roots,
+        roots=_roots(given),
     )
+
+
+def _service_limits(read: Variables) -> Limits:
+    return Limits(
+        memory=read.size("STARPHLEET_MEMORY", usual_memory(psutil.virtual_memory().total)),
+        processes=read.count("STARPHLEET_PIDS", 256),
+        cpus=read.share("STARPHLEET_CPUS"),
+        disk=read.size_or_none("STARPHLEET_DISK"),
+        files=_files(read),
+    )
+
+
+def _build_limits(read: Variables) -> Limits:
+    return Limits(
+        memory=read.size("STARPHLEET_BUILD_MEMORY", 4096 * MB),
+        processes=read.count("STARPHLEET_BUILD_PIDS", 1024),
+        disk=read.size("STARPHLEET_BUILD_DISK", 16384 * MB),
+        files=_files(read),
+        seconds=float(read.count("STARPHLEET_BUILD_TIMEOUT", 900)),
+        output=read.size("STARPHLEET_BUILD_OUTPUT", 64 * MB),
+    )
+
+
+def _files(read: Variables) -> int:
+    """How many one process may have open."""
+    return read.count("MAX_OPEN_FILES", 4096)
 
 
 def _asker(environ: Mapping[str, str]) -> tuple[str, str]:
@@ -244,7 +260,7 @@ def _ship_files(layout: Layout) -> str:
     return "/etc/starphleet.d" if system else str(layout.root / "starphleet.d")
 
 
-def _overlay(read: _Reader, layout: Layout) -> bool:
+def _overlay(read: Variables, layout: Layout) -> bool:
     """Whether the headquarters may lay files over the host's: those of an installed ship."""
     if read.text("STARPHLEET_OVERLAY", ""):
         return read.truth("STARPHLEET_OVERLAY")
@@ -278,103 +294,3 @@ def _roots(given: Mapping[str, str]) -> Path | None:
     """The certificate authorities of the host, for clients that would bring their own."""
     named = Path(given.get("SSL_CERT_FILE") or _ROOTS).absolute()
     return named if named.is_file() else None
-
-
-@frozen
-class _Reader:
-    given: Mapping[str, str]
-
-    def text(self, name: str, default: str) -> str:
-        return self.given.get(name, default)
-
-    def count(self, name: str, default: int, *, least: int = 1, most: int = 10**6) -> int:
-        text = self.text(name, str(default))
-        if not text.isascii() or not text.isdigit() or not least <= int(text) <= most:
-            raise Refused(f"{name}: {ascii(text)[:40]} is not a number from {least} to {most}")
-        return int(text)
-
-    def truth(self, name: str) -> bool:
-        return self.one_of(name, ("true", "false")) == "true"
-
-    def mail(self, name: str) -> str:
-        """An address for mail, or "" when nothing is said."""
-        text = self.text(name, "")
-        if text and not _MAIL.fullmatch(text):
-            raise Refused(f"{name}: {ascii(text)[:60]} is not an e-mail address")
-        return text
-
-    def port(self, name: str, default: int) -> int:
-        text = self.text(name, str(default))
-        if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= 65535:
-            raise Refused(f"{name}: {ascii(text)[:40]} is not a port, 1 to 65535")
-        return int(text)
-
-    def port_or_none(self, name: str, default: int) -> int | None:
-        """`None` where it says 0."""
-        return None if self.text(name, str(default)) == "0" else self.port(name, default)
-
-    def networks(self, name: str) -> tuple[str, ...]:
-        """Addresses and networks, apart by spaces or commas; none when nothing is said."""
-        try:
-            return networks(self.text(name, ""))
-        except InvalidRoute as error:
-            raise Refused(f"{name}: {error}") from None
-
-    def ports(self, name: str, default: range) -> range:
-        text = self.text(name, f"{default.start}-{default.stop - 1}")
-        match = re.fullmatch(r"([0-9]{4,5})-([0-9]{4,5})", text)
-        if match is None or not 1024 <= int(match[1]) <= int(match[2]) <= 65535:
-            raise Refused(f"{name}: {ascii(text)[:40]} is not a range of ports such as 20000-27999")
-        return range(int(match[1]), int(match[2]) + 1)
-
-    def pulse(self) -> float | None:
-        """`None` when nothing is said: then the headquarters may."""
-        name = "STARPHLEET_PULSE"
-        return float(self.count(name, 1)) if self.text(name, "") else None
-
-    def size(self, name: str, default: int) -> int:
-        return read_size(self.text(name, f"{default // MB}M"), name)
-
-    def size_or_none(self, name: str) -> int | None:
-        return read_size(self.text(name, ""), name) if self.text(name, "") else None
-
-    def share(self, name: str) -> float | None:
-        return read_share(self.text(name, ""), name) if self.text(name, "") else None
-
-    def one_of(self, name: str, words: tuple[str, ...]) -> str:
-        """One of `words`, or "" when nothing is said."""
-        text = self.text(name, "")
-        if text and text not in words:
-            raise Refused(f"{name}: {ascii(text)[:40]} is not one of {', '.join(words)}")
-        return text
-
-    def file(self, name: str) -> Path | None:
-        """A path, of which `~` is the home directory."""
-        text = self.text(name, "")
-        return Path(text).expanduser().absolute() if text else None
-
-    def directory(self, name: str, default: Path) -> Path:
-        """A path from the root, of which `~` is the home directory."""
-        path = Path(self.text(name, str(default))).expanduser()
-        if not path.is_absolute() or ".." in path.parts:
-            raise Refused(f"{name}: {ascii(str(path))[:60]} is not a path that begins with /")
-        return path
-
-    def token(self, name: str) -> str:
-        """What somebody shows as a bearer; "" when nothing is said."""
-        text = self.text(name, "")
-        if text and not _TOKEN.fullmatch(text):
-            raise Refused(f"{name}: a token has 16 to 512 letters and digits, and none of a space")
-        return text
-
-    def domain(self, name: str, default: str) -> str:
-        text = self.text(name, default)
-        if text and not _DOMAIN.fullmatch(text) and not _ADDRESS.fullmatch(text):
-            raise Refused(f"{name}: {ascii(text)[:60]} is not a host name")
-        return text
-
-    def address(self, name: str, default: str) -> str:
-        text = self.text(name, default)
-        if not _ADDRESS.fullmatch(text):
-            raise Refused(f"{name}: {ascii(text)[:60]} is not an IP address")
-        return text
