@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import os
 import shutil
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from attrs import asdict, define
+from attrs import define
 
 from buildpacks.launch import launch_argv
 from containers.interface import Address, Container
-from containers.log import tail
 from containers.watching import in_thread
 from hooks.check import PATIENCE, ask
 from hooks.errors import Refused
@@ -23,19 +21,15 @@ from hooks.ledger import Serving
 from hooks.limits import over
 from hooks.mounts import any_script, mounts
 from hooks.say import Listen
-from hooks.settings import url
 from hooks.ship import Ship
 from hooks.stamps import short
-from hooks.underway import Deploys, Underway
-from proxy.certificates import doubt, expiring
+from hooks.underway import Deploys
 from proxy.ranks import Deed, may
 from receiver.headquarters import ordered as phases
 from receiver.headquarters.loop import Loop
 from receiver.headquarters.ordered import Ordered
 from receiver.headquarters.source import source_of_operator
 from receiver.opening import DASHBOARD, Opening
-
-TOLD = 1000  # entries of the history that are told at most
 
 
 @define(eq=False)
@@ -112,98 +106,6 @@ class Commands:
             )
         await self.deploys.cancel(one, owner)
         return f"{orders.service}: the deploy of {short(orders.release.commit)} is cancelled"
-
-    async def history(self, words: Sequence[str]) -> dict[str, Any]:
-        """The newest deploys, newest first, of one service or all."""
-        name = words[0] if words else None
-        if name is not None and name not in await self.ship.ledger.serving():
-            ordered = f"/{name.strip('/')}"
-            found = await self.ship.ledger.history(name, 1)
-            name = name if found else ordered
-        entries = await self.ship.ledger.history(name, TOLD)
-        return {"history": [asdict(entry) for entry in entries]}
-
-    async def status(self) -> dict[str, Any]:
-        """Everything that `starphleet status` shows, as JSON takes it."""
-        serving = await self.ship.ledger.serving()
-        queue = self.ship.queue
-        return {
-            "ship": self.ship.settings.ship_name,
-            "headquarters": self._followed(),
-            "host": list(self.ship.runtime.dropped),
-            "services": [self._served(one) for one in serving.values()],
-            "ordered": [self._ordered(one) for one in self.loop.ordered.values()],
-            "signs": [asdict(sign) for sign in self.ship.door.commons.signs],
-            "certificates": self._certificates(),
-            "online": self.ship.proxy.online,
-            "running": sorted(queue.running),
-            "waiting": list(queue.waiting),
-            "deploys": [self._deploy(one) for one in self.deploys.underway],
-        }
-
-    def _certificates(self) -> list[dict[str, Any]]:
-        """The pairs that nginx has, what ends soonest first; "" is the default."""
-        now, there = time.time(), self.ship.door.certificates
-        return [
-            {"name": name, "days": days, "trouble": doubt(there[name], name, now)}
-            for name, days in expiring(there, now)
-        ]
-
-    def _followed(self) -> dict[str, Any] | None:
-        location, headquarters = self.loop.location, self.loop.headquarters
-        if location is None:
-            return None
-        return {
-            "url": str(location),
-            "commit": headquarters.commit if headquarters else None,
-            "trouble": self.loop.trouble,
-            "refused": dict(headquarters.refused) if headquarters else {},
-            "warnings": list(headquarters.warnings) if headquarters else [],
-            "out of reach": dict(self.loop.following.troubles),
-        }
-
-    def _served(self, one: Serving) -> dict[str, Any]:
-        return {
-            "service": one.service,
-            "commit": one.release.commit,
-            "container": one.container,
-            "owner": one.owner,
-            "url": url(self.ship.settings, one.service, one.place),
-            "address": f"{one.host}:{one.port}",
-            "since": one.since,
-            "expires": one.expires,
-            "ordered": one.place is not None,
-            "orphaned": one.orphaned,
-            "stopped": one.stopped,
-            "security": one.front.protection.mode,
-            "jobs": [asdict(job) for job in one.jobs],
-            "working": one.launch.working,
-            "linked": one.launch.linked,
-        }
-
-    def _deploy(self, one: Underway) -> dict[str, Any]:
-        service, queue = one.orders.service, self.ship.queue
-        newest = [each for each in self.deploys.underway if each.orders.service == service][-1]
-        alone = service not in queue.running
-        return {
-            "id": one.name,
-            "service": service,
-            "commit": one.orders.release.commit,
-            "owner": one.orders.owner,
-            "waits": service in queue.waiting and (alone or one is newest),
-        }
-
-    def _ordered(self, one: Ordered) -> dict[str, Any]:
-        standing, workplaces = one.standing, self.loop.bringing.workplaces
-        return {
-            "service": standing.service,
-            "working": str(workplaces.place(standing)) if workplaces.has(standing) else "",
-            "source": str(standing.source) if standing.source else None,
-            "commit": one.commit,
-            "phase": one.phase,
-            "reason": one.reason,
-            "log": tail(self.ship.layout.deploy_log(standing.service), 5) if one.reason else [],
-        }
 
     async def _headquarters(self, say: Listen, *words: str) -> None:
         if not words:

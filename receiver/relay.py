@@ -25,6 +25,7 @@ from hooks.push import Push, read_push
 from hooks.say import Say, clean
 from hooks.ship import Ship
 from hooks.underway import Deploys
+from receiver import answers
 from receiver.commands import Commands
 from receiver.conversation import Conversation, Left
 from receiver.headquarters.hosting import NAME as HEADQUARTERS
@@ -83,9 +84,9 @@ class Relay(Factory):
     async def answer(self, question: dict[str, Any], conversation: Conversation) -> dict[str, Any]:
         """The last line of the answer to one question."""
         if question["hook"] == "status":
-            return await self.commands.status()
+            return await answers.status(self.ship, self.loop, self.deploys)
         if question["hook"] == "history":
-            return await self.commands.history(question["words"])
+            return await answers.history(self.ship.ledger, question["words"])
         if question["hook"] == "journal":
             await self.ship.journal.settle()
             return {"ship": self.ship.settings.ship_name}

@@ -166,7 +166,7 @@ def _open(bridge: _Bridge) -> _Ways:
     point_to, opening = bridge.headquarters.point_to, Opening(ship, bridge.muster)
     commands = Commands(ship, loop, point_to, opening, bridge.deploys)
     relay, ssh = _relay(bridge, commands), _ssh(bridge)
-    pages = _pages(bridge, commands, ssh)
+    pages = _pages(bridge, ssh)
     hooked = Webhooks(partial(_hook_secret, config, loop), loop.hurry)
     return _Ways(
         relay,
@@ -246,10 +246,10 @@ def _ssh(bridge: _Bridge) -> ShipSSHFactory:
     )
 
 
-def _pages(bridge: _Bridge, commands: Commands, ssh: ShipSSHFactory) -> Pages:
+def _pages(bridge: _Bridge, ssh: ShipSSHFactory) -> Pages:
     config, ship = bridge.config, bridge.ship
     return assembly.pages(
-        Sources(bridge.voyage.reactor, ship, bridge.deploys, bridge.loop, commands, ssh),
+        Sources(bridge.voyage.reactor, ship, bridge.deploys, bridge.loop, ssh),
         peers=config.peers,
         peers_token=config.peers_token,
         metrics_token=config.metrics_token,

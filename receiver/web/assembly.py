@@ -27,6 +27,6 @@ def pages(sources: Sources, *, peers: Sequence[str], peers_token: str, metrics_t
             "logstream": stream,
             "metrics": Page(metrics(sources, lambda: stream.readers)),
             "dashboard": resource(sources),
-            "status": Page(status(sources.commands)),
+            "status": Page(status(sources)),
         },
     )

@@ -20,6 +20,7 @@ from prometheus_client.exposition import choose_encoder
 from twisted.web.server import Request
 
 from hooks.ledger import Tally
+from receiver import answers
 from receiver.headquarters import ordered as phases
 from receiver.web.site import Answer
 from receiver.web.sources import Sources
@@ -53,7 +54,7 @@ async def gather(sources: Sources, readers: int) -> Facts:
     ship, loop = sources.ship, sources.loop
     followed = loop.location
     return Facts(
-        status=await sources.commands.status(),
+        status=await answers.status(ship, loop, sources.deploys),
         tallies=await ship.ledger.tallies(BOUNDS),
         restarts=ship.services.restarts,
         ended=frozenset(ship.services.ended),

@@ -8,7 +8,6 @@ from attrs import frozen
 
 from hooks.ship import Ship
 from hooks.underway import Deploys
-from receiver.commands import Commands
 from receiver.headquarters.loop import Loop
 from receiver.ssh.server import ShipSSHFactory
 
@@ -21,5 +20,4 @@ class Sources:
     ship: Ship
     deploys: Deploys
     loop: Loop
-    commands: Commands
     ssh: ShipSSHFactory

@@ -6,15 +6,17 @@ import json
 
 from twisted.web.server import Request
 
-from receiver.commands import Commands
+from receiver import answers
 from receiver.web.site import Answer
+from receiver.web.sources import Sources
 
 
-def status(commands: Commands) -> Answer:
+def status(sources: Sources) -> Answer:
     """The page, as JSON."""
 
     async def answer(request: Request) -> bytes:
         request.setHeader("Content-Type", "application/json; charset=utf-8")
-        return json.dumps(await commands.status(), indent=1).encode() + b"\n"
+        said = await answers.status(sources.ship, sources.loop, sources.deploys)
+        return json.dumps(said, indent=1).encode() + b"\n"
 
     return answer

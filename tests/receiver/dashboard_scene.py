@@ -155,7 +155,7 @@ class Scene:
         )
 
     def sources(self) -> Sources:
-        return Sources(self.reactor, self.ship, self.deploys, self.loop, None, None)  # type: ignore[arg-type]
+        return Sources(self.reactor, self.ship, self.deploys, self.loop, None)  # type: ignore[arg-type]
 
     def serving(self, service: str, at: int = 0, **more: Any) -> Serving:
         place = Place(f"{service}/") if service.startswith("/") else None

@@ -274,7 +274,7 @@ def test_a_version_that_does_not_do_its_work_is_taken_back(dock: Dock) -> None:
     terminal = Terminal.open(harbour)
     terminal.types("X=still; echo $((40 + 2))", "42")
     load = hammer(harbour, "load")
-    dock.change("receiver/commands.py", '"ship": self', '"ship": None.self')
+    dock.change("receiver/answers.py", '"ship": ship', '"ship": None.ship')
     with Websocket(dock.url, harbour.http_port) as websocket:
         update = dock.updating()
         seen = read_until(update, "Switching to it")
