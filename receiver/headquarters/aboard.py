@@ -15,8 +15,8 @@ from containers.watching import in_thread
 from hooks.frontdoor import FrontDoor
 from hooks.layout import Layout
 from receiver.headquarters.admirals import write_admirals
+from receiver.headquarters.headquarters import Headquarters
 from receiver.headquarters.laying import lay_overlay
-from receiver.headquarters.reading import Headquarters
 from receiver.headquarters.ships import PushBack, addresses
 from receiver.headquarters.shipscripts import Shipscripts, scripts, scripts_digest
 

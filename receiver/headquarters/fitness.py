@@ -1,8 +1,8 @@
-"""Whether the front door will take what orders say: by its own grammar, and where they say it."""
+"""Whether the front door will take what a headquarters says: by its grammar, where it is said."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from attrs import frozen
 
@@ -11,7 +11,7 @@ from hooks.settings import Settings, route
 from hooks.standing import Front, Place
 from proxy.directives import directives
 from proxy.grammar import ProxyError
-from proxy.protection import Sign
+from proxy.protection import LdapServer, NotProtected, Sign
 from proxy.structure import check_sign
 
 ANY_SHIP = Settings()
@@ -62,3 +62,27 @@ def fit_sign(at: str, sign: Sign) -> Sign:
     except ProxyError as error:
         raise Refused(f"{at}: {error}") from None
     return sign
+
+
+def ldap_server(file: str, exported: Mapping[str, str]) -> LdapServer:
+    """What `file` says by what it exports; `Refused` begins with `file`."""
+    missing = [key for key in ("LDAP_URL", "LDAP_USER", "LDAP_PASSWORD") if key not in exported]
+    if missing:
+        raise Refused(f"{file}: it does not export {', '.join(missing)}")
+    starttls = exported.get("LDAP_STARTTLS", "false").lower()
+    if starttls not in ("true", "false"):
+        raise Refused(f"{file}: LDAP_STARTTLS: {ascii(starttls)[:40]} is not true or false")
+    server = LdapServer(
+        url=exported["LDAP_URL"],
+        user=exported["LDAP_USER"],
+        password=exported["LDAP_PASSWORD"],
+        starttls=starttls == "true",
+        authorities=exported.get("LDAP_CA", ""),
+    )
+    from proxy.guard.ldap import admitted  # it takes long to load, and few ships want it
+
+    try:
+        admitted(server)
+    except NotProtected as error:
+        raise Refused(f"{file}: {error}") from None
+    return server

@@ -14,9 +14,9 @@ from hooks.say import Listen, Say
 from hooks.ship import Ship
 from hooks.standing import Source
 from receiver.headquarters import ordered as phases
+from receiver.headquarters.headquarters import Headquarters
 from receiver.headquarters.loop import Loop
 from receiver.headquarters.ordered import Ordered
-from receiver.headquarters.reading import Headquarters
 
 NAME = "headquarters"
 _HEADS = "refs/heads/"

@@ -20,9 +20,10 @@ from hooks.standing import Source, StandingOrders
 from receiver.headquarters import ordered as phases
 from receiver.headquarters.bringing import Bringing
 from receiver.headquarters.following import PULSE, Following
+from receiver.headquarters.headquarters import Headquarters
 from receiver.headquarters.ordered import Ordered
 from receiver.headquarters.plan import Plan, plan
-from receiver.headquarters.reading import Headquarters, Reader
+from receiver.headquarters.reading import Reader
 from receiver.headquarters.sources import Sources
 from receiver.headquarters.trees import Trees
 
@@ -77,13 +78,8 @@ class Loop:
 
     @property
     def for_tests(self) -> dict[str, str]:
-        """What of `.starphleet` a pushed service gets: all, or what STARPHLEET_TEST_ENV lists."""
-        if self.headquarters is None:
-            return {}
-        given = self.headquarters.for_services
-        listed = given.get("STARPHLEET_TEST_ENV")
-        names = set(given) if listed is None else set(re.split(r"[\s,]+", listed))
-        return {name: value for name, value in given.items() if name in names}
+        """What of `.starphleet` a pushed service gets."""
+        return self.headquarters.for_tests if self.headquarters else {}
 
     @property
     def bases(self) -> Mapping[str, bytes]:

@@ -16,8 +16,8 @@ from containers.watching import in_thread
 from hooks.errors import Refused
 from hooks.repository import Blob, Repository
 from hooks.standing import File, Source, StandingOrders
-from proxy.certificates import Certificate, pairs
-from proxy.protection import Commons, LdapServer, NotProtected, Sign
+from proxy.certificates import pairs
+from proxy.protection import LdapServer, Sign
 from receiver.headquarters.commands import check_path, remote_source, standing
 from receiver.headquarters.evaluate import Evaluated, Evaluator
 from receiver.headquarters.files import (
@@ -31,74 +31,12 @@ from receiver.headquarters.files import (
     regular,
     within,
 )
+from receiver.headquarters.fitness import ldap_server
+from receiver.headquarters.headquarters import WITHHELD, Headquarters
 
 T = TypeVar("T")
 
 _log = Logger()
-
-WITHHELD = frozenset({"STARPHLEET_HOOK_SECRET"})
-"""Settings of the ship that are none of a service's business."""
-
-
-@frozen
-class Headquarters:
-    """What one commit of the headquarters says. Paths are relative to its root.
-
-    `environment` is what `.starphleet` and the ship's own files export, `said` what they print.
-    `refused` maps files that are not acceptable to the reason, which begins with file and line.
-    """
-
-    source: Source
-    commit: str
-    tree: Path
-    environment: Mapping[str, str]
-    said: tuple[str, ...]
-    orders: Mapping[str, StandingOrders]
-    remotes: Mapping[str, Source]
-    refused: Mapping[str, str]
-    files: Mapping[str, Blob]
-    keys: Mapping[str, bytes]
-    known_hosts: bytes
-    bases: Mapping[str, bytes]
-    beta_groups: Mapping[str, tuple[str, ...]]
-    ldap_servers: Mapping[str, LdapServer]
-    signs: Mapping[str, Sign]
-    certificates: Mapping[str, Certificate]
-
-    @property
-    def commons(self) -> Commons:
-        """What all services share at the front door."""
-        signs = tuple(self.signs[path] for path in sorted(self.signs))
-        return Commons(self.beta_groups, self.ldap_servers, signs)
-
-    @property
-    def warnings(self) -> tuple[str, ...]:
-        return (*self.said, *(text for one in self.orders.values() for text in one.warnings))
-
-    @property
-    def held(self) -> frozenset[str]:
-        """The paths whose orders are refused: what serves there stays as it is."""
-        files = (PurePosixPath(name) for name in self.refused)
-        return frozenset("/".join(f.parts[:-1]) for f in files if f.name == "orders")
-
-    @property
-    def sources(self) -> set[Source]:
-        """Everything that is to be followed besides the headquarters itself."""
-        followed = {one.source for one in self.orders.values() if one.source is not None}
-        return followed | set(self.remotes.values())
-
-    @property
-    def for_services(self) -> dict[str, str]:
-        """What of the environment services may see."""
-        return {name: value for name, value in self.environment.items() if name not in WITHHELD}
-
-    def below(self, directory: str) -> dict[str, Blob]:
-        """The files below one of the reserved directories, by path in it."""
-        return {
-            path.removeprefix(f"{directory}/"): blob
-            for path, blob in self.files.items()
-            if path.startswith(f"{directory}/")
-        }
 
 
 @define(eq=False)
@@ -240,27 +178,7 @@ class _Reading:
         return remote_source(path, evaluated, headquarters=self.source)
 
     async def _ldap(self, name: str) -> LdapServer:
-        found = (await self._evaluated(name)).environment
-        missing = [key for key in ("LDAP_URL", "LDAP_USER", "LDAP_PASSWORD") if key not in found]
-        if missing:
-            raise Refused(f"{name}: it does not export {', '.join(missing)}")
-        starttls = found.get("LDAP_STARTTLS", "false").lower()
-        if starttls not in ("true", "false"):
-            raise Refused(f"{name}: LDAP_STARTTLS: {ascii(starttls)[:40]} is not true or false")
-        server = LdapServer(
-            url=found["LDAP_URL"],
-            user=found["LDAP_USER"],
-            password=found["LDAP_PASSWORD"],
-            starttls=starttls == "true",
-            authorities=found.get("LDAP_CA", ""),
-        )
-        from proxy.guard.ldap import admitted  # it takes long to load, and few ships want it
-
-        try:
-            admitted(server)
-        except NotProtected as error:
-            raise Refused(f"{name}: {error}") from None
-        return server
+        return ldap_server(name, (await self._evaluated(name)).environment)
 
     async def _evaluated(self, name: str) -> Evaluated:
         regular(name, self.files)

@@ -13,7 +13,8 @@ from hooks.repository import Repository
 from hooks.standing import UNPUBLISHED, Job, Place, Source
 from receiver.headquarters.evaluate import Evaluator
 from receiver.headquarters.files import LARGEST
-from receiver.headquarters.reading import Headquarters, Reader
+from receiver.headquarters.headquarters import Headquarters
+from receiver.headquarters.reading import Reader
 from tests.files import lay
 from tests.receiver.git_scene import GitCase, local_git
 
