@@ -19,16 +19,11 @@ else; and, if the ship is killed at that moment, the removal of a file, which is
 
 from __future__ import annotations
 
-import json
-import os
 from collections import defaultdict
-from collections.abc import Collection, Iterator
-from contextlib import AbstractContextManager
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
-from attrs import field, frozen
 from twisted.internet.defer import DeferredLock
 
 from containers.files import remove
@@ -44,6 +39,7 @@ from receiver.headquarters.carrying import (
     top,
 )
 from receiver.headquarters.directories import SHARED, inode, is_directory, move, opened, swap
+from receiver.headquarters.remote import Manifest, Remote
 
 _locks: dict[Path, DeferredLock] = defaultdict(DeferredLock)
 
@@ -65,13 +61,12 @@ async def lay_remote(
     remotes. `nested` are the paths of the other ones: those below `path` are left alone.
     `ShipError`: the version before stays. What a killed ship left half-done is settled first.
     """
-    below = frozenset(_inside(other, path) for other in nested if _is_below(other, path))
-    remote = _Remote(data, path, manifests, below)
+    remote = Remote.among(data, path, manifests, nested)
     await shielded(_in_turn(reactor, remote, repository, commit, scratch))
 
 
 async def _in_turn(
-    reactor: Any, remote: _Remote, repository: Repository, commit: str, scratch: Path
+    reactor: Any, remote: Remote, repository: Repository, commit: str, scratch: Path
 ) -> None:
     async with _locks[remote.data]:
         try:
@@ -90,114 +85,7 @@ async def _in_turn(
             raise ShipError(f"/var/data/{remote.path}: {at}{error.strerror}") from error
 
 
-@frozen
-class _Manifest:
-    """What the ship laid, and of which commit ("" when it is not all of one)."""
-
-    commit: str = ""
-    laid: frozenset[str] = frozenset()
-    units: dict[str, int | None] = field(factory=dict)
-    """Of an exchange that goes on: the inode of each new unit, `None` where there is none."""
-
-    def write(self, path: Path) -> None:
-        new = path.with_name(f".new{path.name}")
-        said = {"commit": self.commit, "laid": sorted(self.laid), "units": self.units}
-        with new.open("w") as file:
-            json.dump(said, file)
-            file.flush()
-            os.fsync(file.fileno())
-        new.rename(path)
-
-    @classmethod
-    def read(cls, path: Path) -> _Manifest | None:
-        try:
-            said = json.loads(path.read_text())
-        except FileNotFoundError:
-            return None
-        return cls(said["commit"], frozenset(said["laid"]), said["units"])
-
-
-@frozen
-class _Remote:
-    """Where a remote is. Its units are what is exchanged as a whole: the directory `data/path`, or
-    each top-level entry of the root's; all paths are relative to the directory they are in.
-    """
-
-    data: Path
-    path: str
-    manifests: Path
-    nested: frozenset[str] = frozenset()
-
-    @property
-    def unit(self) -> str:
-        """The name of the only unit; "" for the root's remote."""
-        return self.path.rpartition("/")[2]
-
-    @property
-    def name(self) -> str:
-        return quote(f"/{self.path}", safe="")
-
-    @property
-    def manifest(self) -> Path:
-        return self.manifests / self.name
-
-    @property
-    def place(self) -> Path:
-        """Where a version is built, and the one before is taken apart."""
-        return self.manifests / ".laying" / self.name
-
-    @property
-    def fresh(self) -> Path:
-        """For git; of a name that nothing else has that git lays."""
-        return self.place / self.name
-
-    @property
-    def tree(self) -> Path:
-        """The units that are not in the data: new ones, then old ones."""
-        return self.place / "tree"
-
-    @property
-    def journal(self) -> Path:
-        return self.place / "journal"
-
-    @property
-    def aside(self) -> Path:
-        return self.place / "aside"
-
-    def known(self) -> _Manifest:
-        """What is laid here; for a new remote, what the remotes around it laid."""
-        return _Manifest.read(self.manifest) or _Manifest(laid=frozenset(self._inherited()))
-
-    def is_ours(self, path: str) -> bool:
-        """Whether a file at `path` is in the way of no other remote, and not in its data."""
-        return not any(path == other or _is_below(path, other) for other in self.nested)
-
-    def parent(self) -> AbstractContextManager[int]:
-        """A descriptor of the directory with the units, made if need be."""
-        return opened(self.data, self.path.rpartition("/")[0], make=True)
-
-    def _inherited(self) -> Iterator[str]:
-        parts = self.path.split("/") if self.path else []
-        for count in range(len(parts)):
-            above = "/".join(parts[:count])
-            theirs = _Manifest.read(_Remote(self.data, above, self.manifests).manifest)
-            for path in theirs.laid if theirs else ():
-                whole = "/".join([*parts[: max(count - 1, 0)], path])
-                if whole == self.path or _is_below(whole, self.path):
-                    yield _inside(whole, self.path)
-
-
-def _is_below(path: str, above: str) -> bool:
-    return path != above and (not above or path.startswith(f"{above}/"))
-
-
-def _inside(path: str, remote: str) -> str:
-    """A path below data, from where the units of `remote` are."""
-    parent = remote.rpartition("/")[0]
-    return path.removeprefix(f"{parent}/") if parent else path
-
-
-def _begin(remote: _Remote, commit: str) -> bool:
+def _begin(remote: Remote, commit: str) -> bool:
     """Settle what was left. Whether `commit` is laid already; else there is a place for git."""
     _settle(remote)
     with remote.parent() as parent:
@@ -209,7 +97,7 @@ def _begin(remote: _Remote, commit: str) -> bool:
     return False
 
 
-def _renew(remote: _Remote, commit: str) -> None:
+def _renew(remote: Remote, commit: str) -> None:
     """Make a version of the files that git wrote, exchange it, and settle."""
     if remote.unit:
         remote.tree.mkdir()
@@ -220,7 +108,7 @@ def _renew(remote: _Remote, commit: str) -> None:
     names = sorted({top(path) for path in (*files, *directories, *before)})
     with remote.parent() as parent, opened(remote.tree) as tree:
         units = {name: inode(tree, name) for name in names if carrying.unit(parent, tree, name)}
-        _Manifest(commit, frozenset(files), units).write(remote.journal)
+        Manifest(commit, frozenset(files), units).write(remote.journal)
         try:
             for name in units:
                 swap(name, tree, parent, remote.aside)
@@ -228,7 +116,7 @@ def _renew(remote: _Remote, commit: str) -> None:
             _settle(remote, carrying.carried)
 
 
-def _smoothed(remote: _Remote) -> tuple[set[str], set[str]]:
+def _smoothed(remote: Remote) -> tuple[set[str], set[str]]:
     """The paths of files and of directories in what git wrote, which gets the modes of data.
 
     What is in the way of other remotes is taken out.
@@ -258,13 +146,13 @@ def _smoothed(remote: _Remote) -> tuple[set[str], set[str]]:
     return files, directories
 
 
-def _settle(remote: _Remote, carried: Carried | None = None) -> None:
+def _settle(remote: Remote, carried: Carried | None = None) -> None:
     """Bring an exchange to its end, wherever it is, and remove all that was made for it.
 
     Of units that were exchanged, what services did in the old ones is done in the new ones; of the
     others, the old version still counts.
     """
-    journal = _Manifest.read(remote.journal)
+    journal = Manifest.read(remote.journal)
     if journal is not None:
         with remote.parent() as parent, opened(remote.tree) as tree:
             _end(remote, journal, parent, tree, carried or Carried())
@@ -272,7 +160,7 @@ def _settle(remote: _Remote, carried: Carried | None = None) -> None:
     remove(remote.place)
 
 
-def _end(remote: _Remote, journal: _Manifest, parent: int, tree: int, carried: Carried) -> None:
+def _end(remote: Remote, journal: Manifest, parent: int, tree: int, carried: Carried) -> None:
     torn = _mended(remote, parent, tree)
     pending = {name for name, new in journal.units.items() if inode(tree, name) == new}
     exchanged = journal.units.keys() - pending
@@ -283,12 +171,12 @@ def _end(remote: _Remote, journal: _Manifest, parent: int, tree: int, carried: C
         sweep.unit(tree, name)
     now = {path for path in journal.laid if top(path) not in pending}
     now |= {path for path in before.laid if top(path) in pending}
-    _Manifest("" if pending or torn else journal.commit, frozenset(now)).write(remote.manifest)
+    Manifest("" if pending or torn else journal.commit, frozenset(now)).write(remote.manifest)
     for name in exchanged:
         sweep.end(tree, name)
 
 
-def _mended(remote: _Remote, parent: int, tree: int) -> bool:
+def _mended(remote: Remote, parent: int, tree: int) -> bool:
     """End an exchange in several steps that was broken off; whether there was one."""
     left = [path.name for path in remote.aside.iterdir()] if remote.aside.is_dir() else []
     for name in left:

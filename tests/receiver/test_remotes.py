@@ -19,6 +19,7 @@ from twisted.internet.defer import CancelledError, gatherResults
 from hooks.errors import Refused, ShipError
 from hooks.repository import Repository
 from receiver.headquarters import carrying, directories, remotes
+from receiver.headquarters.remote import Remote
 from receiver.headquarters.remotes import lay_remote
 from tests.receiver.git_scene import GitCase, git, local_git
 
@@ -462,7 +463,7 @@ class Killed(RemoteCase):
         put(self.data / path, OWN | TAKEN)
         await self.lay(self.inner(path), self.nested)
         unit = path.rpartition("/")[2]
-        remote = remotes._Remote(self.data, path, self.manifests, frozenset({self.inner(unit)}))
+        remote = Remote(self.data, path, self.manifests, frozenset({self.inner(unit)}))
         self.assertFalse(remotes._begin(remote, self.two))
         await self.repository.lay(self.two, remote.fresh, self.layout.scratch)
         ended = in_a_child(lambda: renewed(remote, self.two, step, exchange))
@@ -530,7 +531,7 @@ def in_a_child(work: Callable[[], None]) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
-def renewed(remote: remotes._Remote, commit: str, step: int, exchange: bool) -> None:
+def renewed(remote: Remote, commit: str, step: int, exchange: bool) -> None:
     die_at(step, exchange)
     remotes._renew(remote, commit)
 
