@@ -24,13 +24,12 @@ from receiver.headquarters.headquarters import Headquarters
 from receiver.headquarters.ordered import Ordered
 from receiver.headquarters.plan import Plan, plan
 from receiver.headquarters.reading import Reader
+from receiver.headquarters.remotes import lay_remote
 from receiver.headquarters.sources import Sources
 from receiver.headquarters.trees import Trees
 
 Beside = Callable[[Headquarters], Coroutine[Any, Any, None]]
 """Told of a headquarters that was adopted: what it means for the ship besides its services."""
-Lay = Callable[[str, Source, str], Coroutine[Any, Any, None]]
-"""Lays the data of the remote at a path, from a source at a commit."""
 
 
 @define(eq=False)
@@ -45,7 +44,6 @@ class Loop:
     reader: Reader
     bringing: Bringing
     beside: Beside
-    lay: Lay
     pulse: float | None = None
     location: Source | None = None
     headquarters: Headquarters | None = None
@@ -86,6 +84,10 @@ class Loop:
         """The scripts of base containers, by name."""
         return self.headquarters.bases if self.headquarters else {}
 
+    @property
+    def _remotes(self) -> Mapping[str, Source]:
+        return self.headquarters.remotes if self.headquarters else {}
+
     def set_out(self, location: Source | None) -> None:
         """Follow the headquarters at `location`, and no other from now on."""
         if location != self.location:
@@ -111,8 +113,7 @@ class Loop:
             if one.standing.source == source and not self._is_at_work(one.standing):
                 one.commit = commit
                 self.bringing.bring(one)
-        remotes = self.headquarters.remotes if self.headquarters else {}
-        for path, remote in remotes.items():
+        for path, remote in self._remotes.items():
             if remote == source:
                 self._go(self._lay(path, source, commit))
 
@@ -320,8 +321,17 @@ class Loop:
                 self._go(self._lay(path, remote, commit))
 
     async def _lay(self, path: str, source: Source, commit: str) -> None:
+        """Let the data at `path` have the files of `source` at `commit`."""
         try:
-            await self.lay(path, source, commit)
+            repository = await self.sources.fetch(source, commit)
+            await lay_remote(
+                self.ship.reactor,
+                self.ship.layout,
+                path,
+                repository,
+                commit,
+                nested=self._remotes.keys() - {path},
+            )
         except KNOWN as error:
             self._log.error("{path}/remote: {error}", path=path, error=error)
             if not isinstance(error, Refused):

@@ -45,6 +45,7 @@ class Manifest:
 class Remote:
     """Where a remote is. Its units are what is exchanged as a whole: the directory `data/path`, or
     each top-level entry of the root's; all paths are relative to the directory they are in.
+    `manifests` is a private directory on the same filesystem.
     """
 
     data: Path

@@ -29,6 +29,7 @@ from twisted.internet.defer import DeferredLock
 from containers.files import remove
 from containers.watching import in_thread, shielded
 from hooks.errors import Refused, ShipError
+from hooks.layout import Layout
 from hooks.repository import Repository
 from receiver.headquarters.carrying import (
     Carried,
@@ -46,23 +47,20 @@ _locks: dict[Path, DeferredLock] = defaultdict(DeferredLock)
 
 async def lay_remote(
     reactor: Any,
-    data: Path,
+    layout: Layout,
     path: str,
     repository: Repository,
     commit: str,
     *,
-    manifests: Path,
-    scratch: Path,
     nested: Collection[str],
 ) -> None:
-    """Let `data/path` ("" is `data` itself) have the files of `commit`; nothing if it has them.
+    """Let the data at `path` ("" is all of it) have the files of `commit`; nothing if it has them.
 
-    `manifests` is a private directory on the same filesystem, for what the ship knows of its
-    remotes. `nested` are the paths of the other ones: those below `path` are left alone.
-    `ShipError`: the version before stays. What a killed ship left half-done is settled first.
+    `nested` are the paths of the other remotes: those below `path` are left alone. `ShipError`:
+    the version before stays. What a killed ship left half-done is settled first.
     """
-    remote = Remote.among(data, path, manifests, nested)
-    await shielded(_in_turn(reactor, remote, repository, commit, scratch))
+    remote = Remote.among(layout.data, path, layout.standing / "remotes", nested)
+    await shielded(_in_turn(reactor, remote, repository, commit, layout.scratch))
 
 
 async def _in_turn(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 from attrs import frozen
@@ -26,7 +27,6 @@ from receiver.headquarters.git import RemoteGit
 from receiver.headquarters.hosting import NAME, Hosting
 from receiver.headquarters.loop import Loop, pulse_of
 from receiver.headquarters.reading import Reader
-from receiver.headquarters.remotes import lay_remote
 from receiver.headquarters.ships import PushBack
 from receiver.headquarters.shipscripts import Shipscripts
 from receiver.headquarters.source import source_of_operator
@@ -41,7 +41,13 @@ class Parts:
     aboard: Aboard
     hosting: Hosting
     asking: Asking
-    point_to: Callable[[str], Awaitable[None]]
+
+    async def point_to(self, text: str) -> None:
+        """Make `text` the headquarters; `ShipError` when it cannot be read: nothing changes."""
+        source = source_of_operator(text, "the headquarters")
+        if source.url != self.hosting.here.url:
+            await readable(self.asking, self.loop.sources, source)
+        self.hosting.point_to(source)
 
 
 def put_together(
@@ -74,20 +80,6 @@ def put_together(
         overlay,
     )
 
-    async def lay(path: str, source: Source, commit: str) -> None:
-        repository = await sources.fetch(source, commit)
-        others = loop.headquarters.remotes if loop.headquarters else {}
-        await lay_remote(
-            reactor,
-            layout.data,
-            path,
-            repository,
-            commit,
-            manifests=layout.standing / "remotes",
-            scratch=layout.scratch,
-            nested=others.keys() - {path},
-        )
-
     reader = Reader(
         Evaluator(reactor, Closed(reactor, layout.closed)),
         ship_files,
@@ -95,7 +87,7 @@ def put_together(
         ship.settings.devmode,
     )
     bringing = Bringing(ship, deploys, sources)
-    loop = Loop(ship, sources, reader, bringing, aboard.adopt, lay, pulse)
+    loop = Loop(ship, sources, reader, bringing, aboard.adopt, pulse)
     loop.follow_with(
         Following(
             reactor,
@@ -107,20 +99,16 @@ def put_together(
         )
     )
 
-    async def point_to(text: str) -> None:
-        """Make `text` the headquarters; `ShipError` when it cannot be read: nothing changes."""
-        source = source_of_operator(text, "the headquarters")
-        if source.url != here.url:
-            await readable(asking, sources, source)
-        settle_on(source)
+    return Parts(loop, aboard, Hosting(ship, loop, here, partial(settle_on, loop)), asking)
 
-    def settle_on(source: Source) -> None:
-        growing = layout.headquarters.with_name(".headquarters")
-        growing.write_text(f"{source}\n")
-        growing.rename(layout.headquarters)
-        loop.set_out(source)
 
-    return Parts(loop, aboard, Hosting(ship, loop, here, settle_on), asking, point_to)
+def settle_on(loop: Loop, source: Source) -> None:
+    """Follow the headquarters at `source`, and after a restart of the ship too."""
+    file = loop.ship.layout.headquarters
+    growing = file.with_name(".headquarters")
+    growing.write_text(f"{source}\n")
+    growing.rename(file)
+    loop.set_out(source)
 
 
 def located(layout_file: Path, given: str) -> Source | None:

@@ -71,16 +71,7 @@ class RemoteCase(GitCase):
         return self.work.tip()
 
     async def lay(self, path: str, commit: str, *nested: str) -> None:
-        await lay_remote(
-            reactor,
-            self.data,
-            path,
-            self.repository,
-            commit,
-            manifests=self.manifests,
-            scratch=self.layout.scratch,
-            nested=nested,
-        )
+        await lay_remote(reactor, self.layout, path, self.repository, commit, nested=nested)
 
     async def laid(self, path: str, files: Files, *nested: str) -> str:
         commit = self.version(files)

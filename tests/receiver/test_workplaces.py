@@ -144,7 +144,7 @@ class Followed(SynchronousTestCase):
         places = SimpleNamespace(has=lambda one: one.path == "a")
         bringing = SimpleNamespace(workplaces=places, bring=brought.append)
         nothing: Any = None
-        loop = Loop(nothing, nothing, nothing, bringing, nothing, nothing)  # type: ignore[arg-type]
+        loop = Loop(nothing, nothing, nothing, bringing, nothing)  # type: ignore[arg-type]
         loop.ordered = {path: Ordered(standing(path)) for path in ("a", "b")}
         loop.moved(SOURCE, "c" * 40)
         self.assertEqual(brought, [loop.ordered["b"]])
@@ -162,7 +162,7 @@ class Followed(SynchronousTestCase):
             workplaces=SimpleNamespace(has=lambda one: one.path in developed)
         )
         nothing: Any = None
-        loop = Loop(nothing, nothing, nothing, bringing, nothing, nothing)  # type: ignore[arg-type]
+        loop = Loop(nothing, nothing, nothing, bringing, nothing)  # type: ignore[arg-type]
         loop._following = SimpleNamespace(follow=lambda sources: seen.append(set(sources)))  # type: ignore[assignment]
         loop.location = home
         orders = {"a": standing("a"), "b": evolve(standing("b"), source=other)}
