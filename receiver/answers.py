@@ -39,7 +39,7 @@ async def status(ship: Ship, loop: Loop, deploys: Deploys) -> dict[str, Any]:
         "headquarters": _followed(loop),
         "host": list(ship.runtime.dropped),
         "services": [_served(one, ship.settings) for one in serving.values()],
-        "ordered": [_ordered(one, ship, loop) for one in loop.ordered.values()],
+        "ordered": [_ordered(one, ship, loop) for one in loop.bringing.ordered.values()],
         "signs": [asdict(sign) for sign in ship.door.commons.signs],
         "certificates": _certificates(ship),
         "online": ship.proxy.online,

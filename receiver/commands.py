@@ -212,15 +212,16 @@ class Commands:
 
     def _consider(self, serving: Serving) -> None:
         """What was stopped may have missed something."""
-        one = self.loop.ordered.get(serving.service.lstrip("/"))
+        one = self.loop.bringing.ordered.get(serving.service.lstrip("/"))
         if one is not None and (one.commit or one.standing.source is None):
             self.loop.bringing.bring(one)
 
     def _one(self, words: Sequence[str]) -> Ordered:
         name = _named(words)
-        one = self.loop.ordered.get(name.strip("/"))
+        ordered = self.loop.bringing.ordered
+        one = ordered.get(name.strip("/"))
         if one is None:
-            raise Refused(f"no orders for {name}{_known(f'/{path}' for path in self.loop.ordered)}")
+            raise Refused(f"no orders for {name}{_known(f'/{path}' for path in ordered)}")
         if not one.commit and one.standing.source is not None:
             raise Refused(f"{name}: {one.reason or 'its source was not read yet'}")
         return one

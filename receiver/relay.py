@@ -164,8 +164,8 @@ class Relay(Factory):
         """Until the headquarters at `commit` (or a later one) is live; `DeployFailed` why not."""
         arrival: Deferred[None] = Deferred.fromCoroutine(self.loop.reach(commit))
         await conversation.unless_left(arrival)
-        everything = list(self.loop.ordered.values())
-        await self._settled([one for one in everything if one in self.loop.unsettled], conversation)
+        everything = list(self.loop.bringing.ordered.values())
+        await self._settled(self.loop.bringing.unsettled, conversation)
         refused = self.loop.headquarters.refused if self.loop.headquarters else {}
         for reason in refused.values():
             raise DeployFailed(f"{reason}; what serves there goes on", tuple(refused.values()))

@@ -140,7 +140,7 @@ def _work(bridge: _Bridge) -> Iterator[Coroutine[Any, Any, None]]:
     yield ship.proxy.keep()
     yield ship.vitals.keep()
     yield bridge.loop.following.go()
-    yield bridge.loop.watch_work()
+    yield bridge.loop.bringing.watch_work(bridge.loop.following)
     yield bridge.headquarters.aboard.watch_addresses()
     for seconds, again in _again(bridge):
         yield every(bridge.voyage.reactor, seconds, again)

@@ -1,4 +1,4 @@
-"""Bringing one ordered service to what its orders and its source say."""
+"""Bringing ordered services to what their orders and their sources say."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 
 from attrs import Factory, define, field
 from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
 from hooks.deploy import KNOWN, outcome
@@ -18,8 +19,10 @@ from hooks.orders import NO_COMMIT, Orders, orders_of_standing
 from hooks.say import Listen, clean
 from hooks.ship import Ship
 from hooks.stamps import when_stamped
+from hooks.standing import Source, StandingOrders
 from hooks.underway import Deploys
 from receiver.headquarters import ordered as phases
+from receiver.headquarters.following import Following
 from receiver.headquarters.ordered import Ordered
 from receiver.headquarters.sources import Sources
 from receiver.headquarters.workplaces import Workplaces, lasting
@@ -30,11 +33,13 @@ LONGEST_REASON = 500  # characters
 
 @define(eq=False)
 class Bringing:
-    """`bring` for each service that is to change. Those under way are cancelled by `stop`."""
+    """`ordered` are the services by the paths of their orders. `bring` begins for each that is to
+    change; those under way are cancelled by `stop`."""
 
     ship: Ship
     deploys: Deploys
     sources: Sources
+    ordered: dict[str, Ordered] = field(factory=dict)
     workplaces: Workplaces = field(
         init=False, default=Factory(lambda self: Workplaces(self.ship, self.sources), True)
     )
@@ -42,9 +47,67 @@ class Bringing:
     _later: dict[int, Any] = field(factory=dict)
     _log: Logger = Logger()
 
+    @property
+    def unsettled(self) -> list[Ordered]:
+        """The services that are on their way to what they should be."""
+        return [one for one in self.ordered.values() if one.phase not in phases.SETTLED]
+
+    def order(self, path: str, standing: StandingOrders) -> Ordered | None:
+        """Let `standing` count at `path`; the service, if it is another than before."""
+        one = self.ordered.get(path)
+        if one is None:
+            one = self.ordered[path] = Ordered(standing)
+            return one
+        before, one.standing = one.standing, standing
+        return one if before != standing else None
+
+    def forget(self, path: str) -> Ordered:
+        """Nothing is ordered at `path` any more; what was. A deploy under way comes to its end."""
+        one = self.ordered.pop(path)
+        self._forget_later(one)
+        return one
+
+    def moved(self, source: Source, commit: str) -> None:
+        """`source` is at another commit than before."""
+        for one in self._that_follow(source):
+            one.commit = commit
+            self.bring(one)
+
+    def lost(self, source: Source, reason: str) -> None:
+        """`source` cannot be read. What serves goes on."""
+        for one in self._that_follow(source):
+            if one.phase == phases.WAITING:
+                one.settle(phases.UNREACHABLE, reason)
+
+    def _that_follow(self, source: Source) -> list[Ordered]:
+        """A service with a working directory follows nothing."""
+        there = [one for one in self.ordered.values() if one.standing.source == source]
+        return [one for one in there if not self.workplaces.has(one.standing)]
+
+    def bring_if_known(self, one: Ordered, following: Following) -> None:
+        """Begin at once where the source's commit is known; else its first answer begins it."""
+        source = one.standing.source
+        if source is not None and not self.workplaces.has(one.standing):
+            one.commit = following.known.get(source, "")
+            if not one.commit:
+                one.begin()
+                if source.url in following.troubles:
+                    one.settle(phases.UNREACHABLE, following.troubles[source.url])
+                return
+        self.bring(one)
+
+    async def watch_work(self, following: Following) -> None:
+        """Deploy what is saved in working directories, until cancelled: a look in each pulse."""
+        while True:
+            await deferLater(self.ship.reactor, following.pulse)
+            for path, one in list(self.ordered.items()):
+                changed = await self.workplaces.changed(one)
+                if changed and self.ordered.get(path) is one and one.phase in phases.SETTLED:
+                    self.bring(one)
+
     def bring(self, one: Ordered) -> None:
         """Begin to make `one` serve what it should; it settles in the end, whatever comes."""
-        self.forget_later(one)
+        self._forget_later(one)
         going: Deferred[None] = Deferred.fromCoroutine(self._bring(one, one.begin()))
         self._going.add(going)
         going.addErrback(self._unforeseen, one)
@@ -139,7 +202,7 @@ class Bringing:
             self._log.failure("{service}", failure, service=one.standing.service)
             one.settle(phases.FAILED, "the ship made an error of its own; its log says which")
 
-    def forget_later(self, one: Ordered) -> None:
+    def _forget_later(self, one: Ordered) -> None:
         """Do not try `one` again by itself."""
         later = self._later.pop(id(one), None)
         if later is not None and later.active():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from attrs import define, evolve
 
@@ -17,6 +17,7 @@ from receiver.headquarters import ordered as phases
 from receiver.headquarters.headquarters import Headquarters
 from receiver.headquarters.loop import Loop
 from receiver.headquarters.ordered import Ordered
+from receiver.headquarters.plan import plan
 
 NAME = "headquarters"
 _HEADS = "refs/heads/"
@@ -25,12 +26,11 @@ MOST_REASONS = 20  # lines about orders that are refused
 
 @define(eq=False)
 class Hosting:
-    """`here` is the headquarters' address when it is this ship; `point_to` makes it so."""
+    """`here` is the headquarters' address when it is this ship."""
 
     ship: Ship
     loop: Loop
     here: Source
-    point_to: Callable[[Source], None]
 
     async def examine(
         self, updates: Sequence[Update], quarantine: Mapping[str, str], say: Say
@@ -43,7 +43,8 @@ class Hosting:
             return
         headquarters = await self.loop.read(repository, self.here, new)
         _require_good(headquarters, say)
-        for line in (await self.loop.plan(headquarters)).lines():
+        serving = await self.ship.ledger.serving()
+        for line in plan(headquarters.orders, headquarters.held, serving).lines():
             say.header(line)
         for warning in headquarters.warnings:
             say.line(warning)
@@ -58,7 +59,7 @@ class Hosting:
         for old, now, ref in sorted(updates, key=lambda update: update[2] != trunk):
             await self._move(ref, _known(old), _known(now))
         if self.loop.location is None:
-            self.point_to(self.here)
+            self.loop.settle_on(self.here)
         if new is not None and self.loop.location is not None:
             self.loop.following.disregard(self.loop.location)
         changed = await self.loop.take(self._repository, new) if new is not None else []

@@ -8,7 +8,6 @@ from typing import Any
 
 from attrs import define, field
 from twisted.internet.defer import CancelledError, Deferred, DeferredLock
-from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
 from containers.watching import Waiters
@@ -16,13 +15,11 @@ from hooks.deploy import KNOWN
 from hooks.errors import Refused, Unreachable
 from hooks.repository import Repository
 from hooks.ship import Ship
-from hooks.standing import Source, StandingOrders
-from receiver.headquarters import ordered as phases
+from hooks.standing import Source
 from receiver.headquarters.bringing import Bringing
 from receiver.headquarters.following import PULSE, Following
 from receiver.headquarters.headquarters import Headquarters
 from receiver.headquarters.ordered import Ordered
-from receiver.headquarters.plan import Plan, plan
 from receiver.headquarters.reading import Reader
 from receiver.headquarters.remotes import lay_remote
 from receiver.headquarters.sources import Sources
@@ -48,7 +45,6 @@ class Loop:
     location: Source | None = None
     headquarters: Headquarters | None = None
     trouble: str = ""
-    ordered: dict[str, Ordered] = field(factory=dict)
     _following: Following | None = None
     _one_at_a_time: DeferredLock = field(factory=DeferredLock)
     _known: dict[str, Headquarters] = field(factory=dict)
@@ -95,6 +91,14 @@ class Loop:
         self.location = location
         self._follow()
 
+    def settle_on(self, location: Source) -> None:
+        """Set out for `location`, as the ship will again when it starts anew."""
+        file = self.ship.layout.headquarters
+        growing = file.with_name(".headquarters")
+        growing.write_text(f"{location}\n")
+        growing.rename(file)
+        self.set_out(location)
+
     def stop(self) -> None:
         self.bringing.stop()
         for going in list(self._going):
@@ -109,10 +113,7 @@ class Loop:
         """`source` is at another commit than before."""
         if source == self.location:
             self._go(self._take(commit))
-        for one in self.ordered.values():
-            if one.standing.source == source and not self._is_at_work(one.standing):
-                one.commit = commit
-                self.bringing.bring(one)
+        self.bringing.moved(source, commit)
         for path, remote in self._remotes.items():
             if remote == source:
                 self._go(self._lay(path, source, commit))
@@ -123,11 +124,7 @@ class Loop:
         if source == self.location:
             self.trouble = reason
             self._waiting.go_on()
-        for one in self.ordered.values():
-            if one.standing.source != source or self._is_at_work(one.standing):
-                continue
-            if one.phase == phases.WAITING:
-                one.settle(phases.UNREACHABLE, reason)
+        self.bringing.lost(source, reason)
 
     async def read(self, repository: Repository, source: Source, commit: str) -> Headquarters:
         """What `commit` of the headquarters in `repository` says; read once for each commit."""
@@ -137,10 +134,6 @@ class Loop:
                 repository, source, commit, tree, self.ship.layout.scratch
             )
         return self._known[commit]
-
-    async def plan(self, headquarters: Headquarters) -> Plan:
-        serving = await self.ship.ledger.serving()
-        return plan(headquarters.orders, headquarters.held, serving)
 
     async def take(self, repository: Repository, commit: str) -> list[Ordered]:
         """Make the headquarters at `commit` the one that counts; the services not settled by then.
@@ -178,7 +171,7 @@ class Loop:
         followed = {self.location, *(self.headquarters.sources if self.headquarters else ())}
         serving = (await self.ship.ledger.serving()).values()
         keep = {self.commit, *(one.release.commit for one in serving)}
-        keep |= {one.commit for one in self.ordered.values()}
+        keep |= {one.commit for one in self.bringing.ordered.values()}
         await self.sources.sweep({source.url for source in followed if source}, keep)
 
     async def _take(self, commit: str) -> None:
@@ -204,7 +197,7 @@ class Loop:
 
     async def _adopt(self, headquarters: Headquarters) -> list[Ordered]:
         if self.headquarters is not None and self.headquarters.commit == headquarters.commit:
-            return self.unsettled
+            return self.bringing.unsettled
         before, self.headquarters = self.headquarters, headquarters
         for name, why in headquarters.refused.items():
             if before is None or before.refused.get(name) != why:
@@ -213,14 +206,14 @@ class Loop:
         changed = [
             one
             for path, standing in headquarters.orders.items()
-            if (one := self._put(path, standing)) is not None
+            if (one := self.bringing.order(path, standing)) is not None
         ]
         await self._part_with(headquarters)
         self.following.pulse = pulse_of(headquarters.environment, self.pulse)
         self._follow()
         self._lay_what_is_known(headquarters, before.remotes if before else {})
         for one in changed:
-            self._bring_if_known(one)
+            self.bringing.bring_if_known(one, self.following)
         self._known = {headquarters.commit: headquarters}
         await self._trees.keep(headquarters.commit)
         self._log.info(
@@ -230,7 +223,7 @@ class Loop:
             refused=len(headquarters.refused),
         )
         self._waiting.go_on()
-        return self.unsettled
+        return self.bringing.unsettled
 
     async def _beside(self, headquarters: Headquarters) -> None:
         """What goes wrong there, a full disk for one, keeps no service from its orders."""
@@ -241,37 +234,10 @@ class Loop:
         except Exception:
             self._log.failure("not all of the headquarters is in force")
 
-    @property
-    def unsettled(self) -> list[Ordered]:
-        """The services that are on their way to what they should be."""
-        return [one for one in self.ordered.values() if one.phase not in phases.SETTLED]
-
-    def _put(self, path: str, standing: StandingOrders) -> Ordered | None:
-        """Let `standing` count at `path`; the service, if it is another than before."""
-        one = self.ordered.get(path)
-        if one is None:
-            one = self.ordered[path] = Ordered(standing)
-            return one
-        before, one.standing = one.standing, standing
-        return one if before != standing else None
-
-    def _bring_if_known(self, one: Ordered) -> None:
-        """Begin at once where the source's commit is known; else its first answer begins it."""
-        source = one.standing.source
-        if source is not None and not self._is_at_work(one.standing):
-            one.commit = self.following.known.get(source, "")
-            if not one.commit:
-                one.begin()
-                if source.url in self.following.troubles:
-                    one.settle(phases.UNREACHABLE, self.following.troubles[source.url])
-                return
-        self.bringing.bring(one)
-
     async def _part_with(self, headquarters: Headquarters) -> None:
         """Orders that are gone: the route goes, the container stays. Refused ones are held."""
-        for path in self.ordered.keys() - headquarters.orders.keys():
-            one = self.ordered.pop(path)
-            self.bringing.forget_later(one)
+        for path in self.bringing.ordered.keys() - headquarters.orders.keys():
+            one = self.bringing.forget(path)
             one.settled().addCallback(self._orphan_later, one.standing.service)
         for serving in (await self.ship.ledger.serving()).values():
             if serving.place is not None and self._unwanted(serving.service):
@@ -283,7 +249,7 @@ class Loop:
     def _unwanted(self, service: str) -> bool:
         path = service.removeprefix("/")
         held = self.headquarters.held if self.headquarters else frozenset()
-        return path not in self.ordered and path not in held
+        return path not in self.bringing.ordered and path not in held
 
     def _follow(self) -> None:
         if self.location is None:
@@ -291,27 +257,15 @@ class Loop:
         theirs = self.headquarters.sources if self.headquarters else set()
         return self.following.follow({self.location} | (theirs - self._at_work()))
 
-    def _is_at_work(self, standing: StandingOrders) -> bool:
-        """Whether its source was cloned for somebody who works on it: it is not followed then."""
-        return self.bringing.workplaces.has(standing)
-
     def _at_work(self) -> set[Source]:
         """Sources that nobody follows: those of working directories alone."""
         if self.headquarters is None:
             return set()
         orders, remotes = self.headquarters.orders.values(), self.headquarters.remotes.values()
-        worked = {one.source for one in orders if one.source and self._is_at_work(one)}
-        others = {one.source for one in orders if not self._is_at_work(one)}
+        develops = self.bringing.workplaces.has
+        worked = {one.source for one in orders if one.source and develops(one)}
+        others = {one.source for one in orders if not develops(one)}
         return worked - others - set(remotes)
-
-    async def watch_work(self) -> None:
-        """Deploy what is saved in working directories, until cancelled: a look in each pulse."""
-        while True:
-            await deferLater(self.ship.reactor, self.following.pulse)
-            for path, one in list(self.ordered.items()):
-                changed = await self.bringing.workplaces.changed(one)
-                if changed and self.ordered.get(path) is one and one.phase in phases.SETTLED:
-                    self.bringing.bring(one)
 
     def _lay_what_is_known(self, headquarters: Headquarters, before: Mapping[str, Source]) -> None:
         """Lay new remotes whose commit is known by another name; the others are told of theirs."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from functools import partial
 from pathlib import Path
 
 from attrs import frozen
@@ -47,7 +46,7 @@ class Parts:
         source = source_of_operator(text, "the headquarters")
         if source.url != self.hosting.here.url:
             await readable(self.asking, self.loop.sources, source)
-        self.hosting.point_to(source)
+        self.loop.settle_on(source)
 
 
 def put_together(
@@ -69,25 +68,10 @@ def put_together(
     remote = RemoteGit(reactor, layout, path, git_env)
     sources = Sources(reactor, layout, ship.git, remote, own)
     asking = Asking(reactor, remote, own)
-    aboard = Aboard(
-        reactor,
-        layout,
-        ship.door,
-        PushBack(ship.settings.ship_name, sources.fetch, remote, own),
-        Shipscripts(reactor, lambda line: ship.log.info("{line}", line=line)),
-        {"PATH": path, "HOME": str(layout.root), "SHIP_NAME": ship.settings.ship_name},
-        here.url,
-        overlay,
-    )
-
-    reader = Reader(
-        Evaluator(reactor, Closed(reactor, layout.closed)),
-        ship_files,
-        {**DEFAULTS, "SHIP_NAME": ship.settings.ship_name},
-        ship.settings.devmode,
-    )
+    push_back = PushBack(ship.settings.ship_name, sources.fetch, remote, own)
+    aboard = _aboard(ship, push_back, path, here, overlay=overlay)
     bringing = Bringing(ship, deploys, sources)
-    loop = Loop(ship, sources, reader, bringing, aboard.adopt, pulse)
+    loop = Loop(ship, sources, _reader(ship, ship_files), bringing, aboard.adopt, pulse)
     loop.follow_with(
         Following(
             reactor,
@@ -98,17 +82,29 @@ def put_together(
             resolve=sources.resolve,
         )
     )
+    return Parts(loop, aboard, Hosting(ship, loop, here), asking)
 
-    return Parts(loop, aboard, Hosting(ship, loop, here, partial(settle_on, loop)), asking)
+
+def _aboard(ship: Ship, push_back: PushBack, path: str, here: Source, *, overlay: bool) -> Aboard:
+    return Aboard(
+        ship.reactor,
+        ship.layout,
+        ship.door,
+        push_back,
+        Shipscripts(ship.reactor, lambda line: ship.log.info("{line}", line=line)),
+        {"PATH": path, "HOME": str(ship.layout.root), "SHIP_NAME": ship.settings.ship_name},
+        here.url,
+        overlay,
+    )
 
 
-def settle_on(loop: Loop, source: Source) -> None:
-    """Follow the headquarters at `source`, and after a restart of the ship too."""
-    file = loop.ship.layout.headquarters
-    growing = file.with_name(".headquarters")
-    growing.write_text(f"{source}\n")
-    growing.rename(file)
-    loop.set_out(source)
+def _reader(ship: Ship, ship_files: Path) -> Reader:
+    return Reader(
+        Evaluator(ship.reactor, Closed(ship.reactor, ship.layout.closed)),
+        ship_files,
+        {**DEFAULTS, "SHIP_NAME": ship.settings.ship_name},
+        ship.settings.devmode,
+    )
 
 
 def located(layout_file: Path, given: str) -> Source | None:

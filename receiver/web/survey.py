@@ -80,7 +80,7 @@ class Survey:
             one.standing.service: Wish(
                 one.phase, one.reason, one.commit, str(one.standing.source or "")
             )
-            for one in self.loop.ordered.values()
+            for one in self.loop.bringing.ordered.values()
         }
 
     def _refused(self) -> dict[str, str]:
@@ -106,7 +106,7 @@ class Survey:
         if not service.startswith("/"):
             name, _ = pushed_refs(service)
             return self.ship.repository(name)
-        one = self.loop.ordered.get(service[1:])
+        one = self.loop.bringing.ordered.get(service[1:])
         if one is not None and one.standing.source is not None:
             source = one.standing.source.url
         try:

@@ -142,7 +142,7 @@ class Scene:
     @property
     def loop(self) -> Any:
         return SimpleNamespace(
-            ordered=self.ordered,
+            bringing=SimpleNamespace(ordered=self.ordered),
             headquarters=SimpleNamespace(
                 held=frozenset(self.refused),
                 refused={f"{path}/orders": why for path, why in self.refused.items()},

@@ -20,6 +20,7 @@ from hooks.standing import Source, StandingOrders
 from hooks.working import Working, look
 from receiver.headquarters import ordered as phases
 from receiver.headquarters import workplaces
+from receiver.headquarters.bringing import Bringing
 from receiver.headquarters.loop import Loop
 from receiver.headquarters.ordered import Ordered
 from receiver.headquarters.workplaces import Workplaces, lasting
@@ -141,16 +142,17 @@ class Followed(SynchronousTestCase):
         """The headquarters' own repository is asked in any case: where another branch of it is, and
         that it is lost, concerns no service that is developed."""
         brought: list[Ordered] = []
-        places = SimpleNamespace(has=lambda one: one.path == "a")
-        bringing = SimpleNamespace(workplaces=places, bring=brought.append)
+        self.patch(Bringing, "bring", lambda _, one: brought.append(one))
         nothing: Any = None
-        loop = Loop(nothing, nothing, nothing, bringing, nothing)  # type: ignore[arg-type]
-        loop.ordered = {path: Ordered(standing(path)) for path in ("a", "b")}
+        bringing = Bringing(nothing, nothing, nothing)
+        bringing.workplaces = SimpleNamespace(has=lambda one: one.path == "a")  # type: ignore[assignment]
+        bringing.ordered = {path: Ordered(standing(path)) for path in ("a", "b")}
+        loop = Loop(nothing, nothing, nothing, bringing, nothing)
         loop.moved(SOURCE, "c" * 40)
-        self.assertEqual(brought, [loop.ordered["b"]])
+        self.assertEqual(brought, [bringing.ordered["b"]])
         loop.lost(SOURCE, "it is gone")
         self.flushLoggedErrors()
-        waits = [one.phase for one in loop.ordered.values()]
+        waits = [one.phase for one in bringing.ordered.values()]
         self.assertEqual(waits, [phases.WAITING, phases.UNREACHABLE])
 
     def test_a_source_that_was_cloned_is_not_asked(self) -> None:
