@@ -41,7 +41,7 @@ class Hosting:
         new = await self._commit_of(updates)
         if new is None:
             return
-        headquarters = await self.loop.read(repository, self.here, new)
+        headquarters = await self.loop.readings.read(repository, self.here, new)
         _require_good(headquarters, say)
         serving = await self.ship.ledger.serving()
         for line in plan(headquarters.orders, headquarters.held, serving).lines():

@@ -20,10 +20,9 @@ from receiver.headquarters.bringing import Bringing
 from receiver.headquarters.following import PULSE, Following
 from receiver.headquarters.headquarters import Headquarters
 from receiver.headquarters.ordered import Ordered
-from receiver.headquarters.reading import Reader
+from receiver.headquarters.readings import Readings
 from receiver.headquarters.remotes import lay_remote
 from receiver.headquarters.sources import Sources
-from receiver.headquarters.trees import Trees
 
 Beside = Callable[[Headquarters], Coroutine[Any, Any, None]]
 """Told of a headquarters that was adopted: what it means for the ship besides its services."""
@@ -38,7 +37,7 @@ class Loop:
 
     ship: Ship
     sources: Sources
-    reader: Reader
+    readings: Readings
     bringing: Bringing
     beside: Beside
     pulse: float | None = None
@@ -47,14 +46,9 @@ class Loop:
     trouble: str = ""
     _following: Following | None = None
     _one_at_a_time: DeferredLock = field(factory=DeferredLock)
-    _known: dict[str, Headquarters] = field(factory=dict)
     _going: set[Deferred[None]] = field(factory=set)
     _waiting: Waiters = field(factory=Waiters)
     _log: Logger = Logger()
-
-    @property
-    def _trees(self) -> Trees:
-        return Trees(self.ship.reactor, self.ship.layout.trees)
 
     @property
     def following(self) -> Following:
@@ -126,15 +120,6 @@ class Loop:
             self._waiting.go_on()
         self.bringing.lost(source, reason)
 
-    async def read(self, repository: Repository, source: Source, commit: str) -> Headquarters:
-        """What `commit` of the headquarters in `repository` says; read once for each commit."""
-        if commit not in self._known:
-            tree = await self._trees.fresh(commit)
-            self._known[commit] = await self.reader.read(
-                repository, source, commit, tree, self.ship.layout.scratch
-            )
-        return self._known[commit]
-
     async def take(self, repository: Repository, commit: str) -> list[Ordered]:
         """Make the headquarters at `commit` the one that counts; the services not settled by then.
 
@@ -142,7 +127,7 @@ class Loop:
         """
         assert self.location is not None
         async with self._one_at_a_time:
-            return await self._adopt(await self.read(repository, self.location, commit))
+            return await self._adopt(await self.readings.read(repository, self.location, commit))
 
     async def reach(self, commit: str) -> None:
         """Wait until the headquarters is at `commit` or past it; `Refused` when it is not there."""
@@ -185,7 +170,7 @@ class Loop:
             async with self._one_at_a_time:
                 if self.following.known.get(location) != commit:
                     return  # something newer is known by now
-                await self._adopt(await self.read(repository, location, commit))
+                await self._adopt(await self.readings.read(repository, location, commit))
             self.trouble = ""
         except KNOWN as error:
             self.trouble = f"{commit[:7]}: {error}"
@@ -214,8 +199,7 @@ class Loop:
         self._lay_what_is_known(headquarters, before.remotes if before else {})
         for one in changed:
             self.bringing.bring_if_known(one, self.following)
-        self._known = {headquarters.commit: headquarters}
-        await self._trees.keep(headquarters.commit)
+        await self.readings.keep(headquarters)
         self._log.info(
             "the headquarters is at {commit}: {count} services, {refused} refused",
             commit=headquarters.commit[:7],

@@ -26,6 +26,7 @@ from receiver.headquarters.git import RemoteGit
 from receiver.headquarters.hosting import NAME, Hosting
 from receiver.headquarters.loop import Loop, pulse_of
 from receiver.headquarters.reading import Reader
+from receiver.headquarters.readings import Readings
 from receiver.headquarters.ships import PushBack
 from receiver.headquarters.shipscripts import Shipscripts
 from receiver.headquarters.source import source_of_operator
@@ -71,7 +72,7 @@ def put_together(
     push_back = PushBack(ship.settings.ship_name, sources.fetch, remote, own)
     aboard = _aboard(ship, push_back, path, here, overlay=overlay)
     bringing = Bringing(ship, deploys, sources)
-    loop = Loop(ship, sources, _reader(ship, ship_files), bringing, aboard.adopt, pulse)
+    loop = Loop(ship, sources, _readings(ship, ship_files), bringing, aboard.adopt, pulse)
     loop.follow_with(
         Following(
             reactor,
@@ -98,13 +99,14 @@ def _aboard(ship: Ship, push_back: PushBack, path: str, here: Source, *, overlay
     )
 
 
-def _reader(ship: Ship, ship_files: Path) -> Reader:
-    return Reader(
+def _readings(ship: Ship, ship_files: Path) -> Readings:
+    reader = Reader(
         Evaluator(ship.reactor, Closed(ship.reactor, ship.layout.closed)),
         ship_files,
         {**DEFAULTS, "SHIP_NAME": ship.settings.ship_name},
         ship.settings.devmode,
     )
+    return Readings(ship.reactor, ship.layout, reader)
 
 
 def located(layout_file: Path, given: str) -> Source | None:
