@@ -75,6 +75,11 @@ class Following:
         places = self._places.values()
         return {place.url: next(iter(place.trouble.values())) for place in places if place.trouble}
 
+    def trouble(self, source: Source) -> str:
+        """What is wrong now with `source`; "" for nothing."""
+        place = self._places.get(source.url)
+        return place.trouble.get(source, "") if place is not None else ""
+
     def silence(self, url: str) -> float | None:
         """Seconds since `url` answered last; `None` when it never has."""
         heard = self._places[url].heard if url in self._places else None

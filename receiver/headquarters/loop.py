@@ -30,7 +30,7 @@ Beside = Callable[[Headquarters], Coroutine[Any, Any, None]]
 
 @define(eq=False)
 class Loop:
-    """One for the ship. `location` is where the headquarters is, `trouble` why it is not read.
+    """One for the ship. `location` is where the headquarters is.
 
     `pulse` is the ship's own, in seconds; `None` leaves it to the headquarters.
     """
@@ -43,7 +43,7 @@ class Loop:
     pulse: float | None = None
     location: Source | None = None
     headquarters: Headquarters | None = None
-    trouble: str = ""
+    _refused: str = ""
     _following: Following | None = None
     _one_at_a_time: DeferredLock = field(factory=DeferredLock)
     _going: set[Deferred[None]] = field(factory=set)
@@ -65,6 +65,12 @@ class Loop:
         return self.headquarters.commit if self.headquarters else ""
 
     @property
+    def trouble(self) -> str:
+        """Why the headquarters cannot be asked, or was not followed to where it is, if so."""
+        asked = self.following.trouble(self.location) if self.location else ""
+        return asked or self._refused
+
+    @property
     def for_tests(self) -> dict[str, str]:
         """What of `.starphleet` a pushed service gets."""
         return self.headquarters.for_tests if self.headquarters else {}
@@ -81,7 +87,7 @@ class Loop:
     def set_out(self, location: Source | None) -> None:
         """Follow the headquarters at `location`, and no other from now on."""
         if location != self.location:
-            self.trouble, self.headquarters = "", None
+            self._refused, self.headquarters = "", None
         self.location = location
         self._follow()
 
@@ -116,7 +122,6 @@ class Loop:
         """`source` cannot be read, or has no such branch, tag or commit. What serves goes on."""
         self._log.error("{source}: {reason}", source=source, reason=reason)
         if source == self.location:
-            self.trouble = reason
             self._waiting.go_on()
         self.bringing.lost(source, reason)
 
@@ -137,11 +142,13 @@ class Loop:
         while not await self._past(self.location, looked := self.commit, commit):
             if looked != self.commit:
                 continue  # it moved meanwhile
-            if self.trouble:
-                raise Refused(f"the headquarters is not followed: {self.trouble}")
+            if trouble := self.trouble:
+                raise Refused(f"the headquarters is not followed: {trouble}")
             if self.following.known.get(self.location) == looked:
                 raise Refused(f"{self.location} has no {commit[:12]}; it is at {looked[:7]}")
             await self._waiting.wait()
+        async with self._one_at_a_time:
+            pass  # it may be known before its services are
 
     async def _past(self, location: Source, newest: str, commit: str) -> bool:
         if self.headquarters is None:
@@ -163,7 +170,9 @@ class Loop:
         """The headquarters moved to `commit`. What serves goes on, whatever comes of it."""
         assert self.location is not None
         location = self.location
-        if self.headquarters is not None and self.headquarters.commit == commit:
+        if self.commit == commit:
+            self._refused = ""
+            self._waiting.go_on()
             return
         try:
             repository = await self.sources.fetch(location, commit)
@@ -171,10 +180,10 @@ class Loop:
                 if self.following.known.get(location) != commit:
                     return  # something newer is known by now
                 await self._adopt(await self.readings.read(repository, location, commit))
-            self.trouble = ""
+            self._refused = ""
         except KNOWN as error:
-            self.trouble = f"{commit[:7]}: {error}"
-            self._log.error("the headquarters is not followed to {why}", why=self.trouble)
+            self._refused = f"{commit[:7]}: {error}"
+            self._log.error("the headquarters is not followed to {why}", why=self._refused)
             if isinstance(error, Unreachable):
                 self.following.forget(location)
         finally:
@@ -262,6 +271,8 @@ class Loop:
         """Let the data at `path` have the files of `source` at `commit`."""
         try:
             repository = await self.sources.fetch(source, commit)
+            if self._remotes.get(path) != source:
+                return  # the headquarters moved meanwhile
             await lay_remote(
                 self.ship.reactor,
                 self.ship.layout,

@@ -6,8 +6,10 @@ import shutil
 import time
 from pathlib import Path
 from typing import Any
+from weakref import WeakValueDictionary
 
 from attrs import define, field
+from twisted.internet.defer import DeferredLock
 
 from containers.watching import in_thread
 from hooks.layout import Layout
@@ -27,16 +29,19 @@ class Readings:
     layout: Layout
     reader: Reader
     _known: dict[str, Headquarters] = field(factory=dict)
+    _turns: WeakValueDictionary[str, DeferredLock] = field(factory=WeakValueDictionary)
+    """Of each commit: who reads it second finds what it says."""
 
     async def read(self, repository: Repository, source: Source, commit: str) -> Headquarters:
         """What `commit` of the headquarters in `repository` says."""
-        if commit not in self._known:
-            tree = self.layout.trees / commit
-            await in_thread(self.reactor, _emptied, tree)
-            self._known[commit] = await self.reader.read(
-                repository, source, commit, tree, self.layout.scratch
-            )
-        return self._known[commit]
+        async with self._turns.setdefault(commit, DeferredLock()):
+            if commit not in self._known:
+                tree = self.layout.trees / commit
+                await in_thread(self.reactor, _emptied, tree)
+                self._known[commit] = await self.reader.read(
+                    repository, source, commit, tree, self.layout.scratch
+                )
+            return self._known[commit]
 
     async def keep(self, headquarters: Headquarters) -> None:
         """Let go of the others; the files of one that is young may be read just now."""

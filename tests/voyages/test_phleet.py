@@ -185,14 +185,22 @@ def waited(harbour: Harbour, commit: str) -> tuple[int, str]:
 
 def test_services_survive_a_headquarters_that_is_gone(harbour: Harbour) -> None:
     """The headquarters cannot be read any more: everything serves on, also after a restart, the
-    trouble is told; when it is back it is followed."""
+    trouble is told until it is back, and then it is followed."""
     base = Base.new(harbour)
     app = base.service("app", web("app"))
     base.order({"app/orders": autodeploy("app")})
     base.follow()
     wait_for(harbour, "app/", "app")
+
+    def told() -> bool:
+        return str(base.hub) in harbour.starphleet("status", "--trouble").text
+
     away = base.hub.rename(base.hub.with_name("away.git"))
-    until(lambda: str(base.hub) in harbour.starphleet("status", "--trouble").text, "it is told")
+    until(told, "it is told")
+    away.rename(base.hub)
+    until(lambda: not told(), "it is told no more")
+    base.hub.rename(away)
+    until(told, "it is told again")
     harbour.down()
     harbour.up()
     wait_for(harbour, "app/", "app")
