@@ -291,18 +291,3 @@ class Runtime(Protocol):
     async def leave(self) -> None:
         """Take away what was set up on the host for all containers; none runs any more."""
         ...
-
-
-@frozen
-class Backoff:
-    """Seconds to wait before each restart in a row: doubling from `first` up to `most`.
-
-    A run that lasted `steady` seconds counts as good, and the row starts anew.
-    """
-
-    first: float = field(default=0.5)
-    most: float = field(default=60.0)
-    steady: float = field(default=60.0)
-
-    def delay(self, failures: int) -> float:
-        return min(self.most, self.first * 2.0 ** max(0, failures - 1))

@@ -5,9 +5,25 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from attrs import field, frozen
 from twisted.internet.task import deferLater
 
-from containers.interface import Backoff, Container, ContainerError, Exit, Runtime
+from containers.interface import Container, ContainerError, Exit, Runtime
+
+
+@frozen
+class Backoff:
+    """Seconds to wait before each restart in a row: doubling from `first` up to `most`.
+
+    A run that lasted `steady` seconds counts as good, and the row starts anew.
+    """
+
+    first: float = field(default=0.5)
+    most: float = field(default=60.0)
+    steady: float = field(default=60.0)
+
+    def delay(self, failures: int) -> float:
+        return min(self.most, self.first * 2.0 ** max(0, failures - 1))
 
 
 async def keep(

@@ -152,14 +152,14 @@ def listening(pid: int) -> list[int]:
 
 
 def _read(pid: int, name: str) -> bytes:
-    """One file about a process, in as few calls as can be; empty if it is not to be had."""
+    """One file about a process; empty if it is not to be had."""
     try:
         fd = os.open(f"/proc/{pid}/{name}", os.O_RDONLY | os.O_CLOEXEC)
     except (FileNotFoundError, ProcessLookupError, PermissionError):
         return b""
     try:
-        found = os.read(fd, CHUNK)
-        while len(found) % CHUNK == 0 and (more := os.read(fd, CHUNK)):
+        found = b""
+        while more := os.read(fd, CHUNK):  # tables come by the page
             found += more
         return found
     except ProcessLookupError:

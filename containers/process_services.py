@@ -35,7 +35,7 @@ class ProcessServices(Services):
             if known is not None:
                 self.ports.claim(name, known.address.port)
 
-    async def start(
+    async def _start(
         self,
         container: Container,
         argv: Sequence[str],
@@ -45,8 +45,6 @@ class ProcessServices(Services):
         mounts: Sequence[Mount],
         address: Address | None,
     ) -> Address:
-        if container.name in self._running:
-            raise ContainerError(f"{container.name} is already running")
         earlier = record.read(container.directory)
         if earlier is not None:
             await self._end(container, earlier.mark)

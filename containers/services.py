@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from attrs import define, field
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, DeferredLock
 from twisted.logger import Logger
 
 from containers import marks, record, stopping
-from containers.interface import Container, ContainerError, Exit
+from containers.command import require
+from containers.interface import Address, Container, ContainerError, Exit, Limits, Mount
 from containers.marks import Marked, Runs
 from containers.record import Record
 from containers.watching import shielded
@@ -75,10 +76,32 @@ class Services(ABC):
     runs: Runs
     _running: dict[str, Service] = field(init=False, factory=dict)
     _exits: dict[str, Exit] = field(init=False, factory=dict)
+    _starting: dict[str, DeferredLock] = field(init=False, factory=dict)
 
     def names(self) -> set[str]:
         """Of the containers whose services are looked after."""
         return set(self._running)
+
+    async def start(
+        self,
+        container: Container,
+        argv: Sequence[str],
+        env: Mapping[str, str],
+        log: Path,
+        limits: Limits,
+        mounts: Sequence[Mount],
+        address: Address | None,
+    ) -> Address:
+        """As `interface.Runtime` says, after whoever is starting it already."""
+        starting = self._starting.setdefault(container.name, DeferredLock())
+        async with starting:
+            require(container, argv)
+            if container.name in self._running:
+                raise ContainerError(f"{container.name} is already running")
+            try:
+                return await self._start(container, argv, env, log, limits, mounts, address)
+            except OSError as error:
+                raise ContainerError(f"cannot start {container.name}: {error}") from error
 
     async def exited(self, container: Container) -> Exit:
         """As `interface.Runtime` says."""
@@ -89,6 +112,7 @@ class Services(ABC):
 
     async def stop(self, container: Container, *, grace: float) -> None:
         """As `interface.Runtime` says, also one that nobody looks after."""
+        await self._settled(container.name)
         service = self._running.get(container.name)
         known = service.known if service else record.read(container.directory)
         if known is None:
@@ -107,11 +131,13 @@ class Services(ABC):
 
     async def clear(self, container: Container) -> None:
         """Kill all that is left in a container, of which nothing is to be known any more."""
+        await self._settled(container.name)
         service = self._running.get(container.name)
         directory = container.directory
         await stopping.kill_all(self.reactor, lambda: marks.members_of_container(directory))
         await self._finish(container, service)
         self._exits.pop(container.name, None)
+        self._starting.pop(container.name, None)
 
     async def sweep(self, keep: set[str]) -> None:
         """Kill what earlier ship processes ran in containers, but for the services of `keep`."""
@@ -130,12 +156,31 @@ class Services(ABC):
             service.stopping = True
 
     @abstractmethod
+    async def _start(
+        self,
+        container: Container,
+        argv: Sequence[str],
+        env: Mapping[str, str],
+        log: Path,
+        limits: Limits,
+        mounts: Sequence[Mount],
+        address: Address | None,
+    ) -> Address:
+        """Begin one and look after it; of a failure nothing is left."""
+
+    @abstractmethod
     async def _ask(self, container: Container, known: Record, grace: float) -> None:
         """TERM to all of a service, and wait until all of it has ended, at most `grace` seconds."""
 
     @abstractmethod
     async def _end(self, container: Container, run: str) -> None:
         """Kill what is left of a service."""
+
+    async def _settled(self, name: str) -> None:
+        """Wait until nobody is starting it."""
+        starting = self._starting.get(name)
+        if starting is not None:
+            await starting.run(lambda: None)
 
     def _forget(self, container: Container) -> None:
         """Nothing is left of the service that was started."""

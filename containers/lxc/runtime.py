@@ -7,7 +7,7 @@ from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 from typing import Any
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, gatherResults
 from twisted.logger import Logger
 
 from containers import files, proc
@@ -197,9 +197,7 @@ class LxcRuntime:
         await self._net.up()
         # Beside one another: the monitor of a dead one may have to be waited for.
         strays = self.cgroups.names() - keep - self._commands.names()
-        kills = (kill(self._reactor, self.cgroups, name) for name in strays)
-        for ending in list(map(Deferred.fromCoroutine, kills)):
-            await ending
+        await gatherResults([Deferred.fromCoroutine(self._kill_stray(name)) for name in strays])
         await self._services.sweep(keep & self.names())
         for name in self.names() - keep:
             await self.destroy(made.container_of(self.root, name))
@@ -248,6 +246,13 @@ class LxcRuntime:
     async def leave(self) -> None:
         await self._net.down()
         self.cgroups.leave()
+
+    async def _kill_stray(self, name: str) -> None:
+        """One that will not die is logged: all others are not to wait for it."""
+        try:
+            await kill(self._reactor, self.cgroups, name)
+        except ContainerError:
+            self._log.failure("{name} is nobody's, and does not end", name=name)
 
     async def _destroy(self, container: Container) -> None:
         name, directory = container.name, container.directory

@@ -7,11 +7,9 @@ from collections.abc import Mapping, Sequence
 from ipaddress import IPv4Address
 from pathlib import Path
 
-from attrs import define, field
-from twisted.internet.defer import DeferredLock
+from attrs import define
 
 from containers import record, spawn
-from containers.command import require
 from containers.interface import (
     Address,
     Beside,
@@ -47,7 +45,6 @@ class LxcServices(Services):
     net: Net
     pool: Pool
     cages: Cages
-    _starting: dict[str, DeferredLock] = field(init=False, factory=dict)
 
     def claim_addresses(self, names: set[str]) -> None:
         """Give nobody else the addresses of these containers."""
@@ -55,33 +52,6 @@ class LxcServices(Services):
             address = made.address(self.root / name)
             if address is not None:
                 self.pool.claim(name, address)
-
-    async def start(
-        self,
-        container: Container,
-        argv: Sequence[str],
-        env: Mapping[str, str],
-        log: Path,
-        limits: Limits,
-        mounts: Sequence[Mount],
-        address: Address | None,
-    ) -> Address:
-        """As `interface.Runtime` says, after whoever is starting it already."""
-        starting = self._starting.setdefault(container.name, DeferredLock())
-        await starting.acquire()
-        try:
-            require(container, argv)
-            return await self._start(container, argv, env, log, limits, mounts, address)
-        except OSError as error:
-            raise ContainerError(f"cannot start {container.name}: {error}") from error
-        finally:
-            starting.release()
-
-    async def settled(self, name: str) -> None:
-        """Wait until nobody is starting it."""
-        starting = self._starting.get(name)
-        if starting is not None:
-            await starting.run(lambda: None)
 
     def adopt(self, container: Container) -> Address | None:
         known = record.read(container.directory)
@@ -124,17 +94,12 @@ class LxcServices(Services):
     async def freeze(self, container: Container, frozen: bool) -> None:
         await in_thread(self.reactor, self.cages.cgroups.freeze, container.name, frozen)
 
-    async def stop(self, container: Container, *, grace: float) -> None:
-        await self.settled(container.name)
-        await super().stop(container, grace=grace)
-
     async def clear(self, container: Container) -> None:
         name = container.name
-        await self.settled(name)
+        await self._settled(name)
         for running in (name, f"{name}{RUN}"):
             await self._kill(running)
         await super().clear(container)
-        self._starting.pop(name, None)
         if (address := made.address(container.directory)) is not None:
             await self.net.open(address)
         self.pool.release(name)
@@ -157,8 +122,6 @@ class LxcServices(Services):
         address: Address | None,
     ) -> Address:
         name, directory = container.name, container.directory
-        if name in self._running:
-            raise ContainerError(f"{name} is already running")
         of = made.read(container)
         in_thread(self.reactor, self.cages.cgroups.stir)  # beside what comes before LXC
         await self.net.up()
@@ -175,7 +138,7 @@ class LxcServices(Services):
             cage = self.cages.cage(name, place, stack, limits, mounts, given, port=port)
             child = await self._launch(container, known, cage, argv, env, log)
         except BaseException:
-            await shielded(self._kill(name))
+            await shielded(self._end(container, known.mark))
             self._forget(container)
             raise
         self._serve(container, known, child)

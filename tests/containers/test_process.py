@@ -17,8 +17,8 @@ from twisted.internet.task import deferLater
 from twisted.trial.unittest import TestCase
 
 from containers import files, marks, process_services, record, stopping
-from containers.interface import Address, Backoff, Container, ContainerError, Exit, Limits
-from containers.keep import keep
+from containers.interface import Address, Container, ContainerError, Exit, Limits
+from containers.keep import Backoff, keep
 from containers.process import ProcessRuntime
 from containers.spawn import run
 

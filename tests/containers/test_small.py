@@ -15,9 +15,9 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from containers import log
-from containers.interface import Backoff, Container, ContainerError, Exit, Limits, Mount
-from containers.keep import keep
+from containers import log, proc
+from containers.interface import Container, ContainerError, Exit, Limits, Mount
+from containers.keep import Backoff, keep
 from containers.ports import Ports, is_free
 from containers.record import sandboxed_exit
 from containers.sandbox import Box, User, chain, environment, outer, script, view
@@ -55,6 +55,15 @@ class PortsTests(SynchronousTestCase):
         with socket.create_server(("127.0.0.1", FIRST)), socket.create_server(("", FIRST + 1)):
             given = {ports.reserve("a", FIRST), ports.reserve("b", FIRST + 1)}
         self.assertEqual(given, {FIRST + 2, FIRST + 3})
+
+    def test_all_that_listen(self) -> None:
+        """However many listen, each is seen: the kernel tells of them a page at a time."""
+        listening = []
+        for _ in range(150):
+            one = socket.create_server(("127.0.0.1", 0))
+            self.addCleanup(one.close)
+            listening.append(one.getsockname()[1])
+        self.assertLessEqual(set(listening), set(proc.listening(os.getpid())))
 
     def test_claimed(self) -> None:
         """A port that an adopted service has is not given to another."""
