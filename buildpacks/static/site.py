@@ -145,6 +145,13 @@ def locations(site):
     return f"{''.join(blocks)}    location / {{ try_files {files} =404; }}\n"
 
 
+def folders(site):
+    """A page goes before the directory of the same name."""
+    return '    if (-f "$request_filename.html") { set $folder ""; }\n' * (
+        site.get("clean_urls") is True
+    )
+
+
 def error_page(app, root, site):
     name = page(site.get("error_page", "404.html"), "error_page")
     if (app / root / name[1:]).is_file():
@@ -162,10 +169,13 @@ def configuration(app):
         "MAPS": blocks,
         "HEADERS": lines,
         "LOCATIONS": locations(site),
+        "FOLDERS": folders(site),
         "ERROR_PAGE": error_page(app, root, site),
     }
     text = (HERE / "nginx.conf").read_text(encoding="utf-8")
-    text = re.sub(r"@(ROOT|MAPS|HEADERS|LOCATIONS|ERROR_PAGE)@\n?", lambda at: parts[at[1]], text)
+    text = re.sub(
+        r"@(ROOT|MAPS|HEADERS|LOCATIONS|FOLDERS|ERROR_PAGE)@\n?", lambda at: parts[at[1]], text
+    )
     return text, sorted(set(site) - KNOWN)
 
 

@@ -57,6 +57,23 @@ class StaticSites(Scene):
             self.assertRegex(await service.get(path), "^HTTP/1.1 40[04] ", path)
         self.assertIn("200 OK", await service.get("/.well-known/security.txt"))
 
+    async def test_folders(self) -> None:
+        """A directory is asked for again with its slash, below the path where the site is mounted;
+        a page of the same name goes before it, and a hidden one is not there."""
+        place = self.place("static/site")
+        for name in ("docs/index.html", "about/index.html", "two words/index.html", ".git/x"):
+            (place.files / name).parent.mkdir(exist_ok=True)
+            (place.files / name).write_text(f"this is {name}")
+        service = await self.served(place)
+        mounted = "X-Forwarded-Prefix: /a/b"
+        self.assertIn("Location: /a/b/docs/?x=1\n", await service.get("/docs?x=1", mounted))
+        self.assertIn("Location: /docs/\n", await service.get("/docs"))
+        self.assertIn("Location: /a/b/two%20words/\n", await service.get("/two%20words", mounted))
+        self.assertIn("this is docs/index.html", await service.get("/docs/", mounted))
+        self.assertIn("<h1>about</h1>", await service.get("/about", mounted))
+        for path in ("/.git", "/%2egit"):
+            self.assertIn("404 Not Found", await service.get(path, mounted), path)
+
     async def test_staticfile(self) -> None:
         """A Staticfile names the directory, and pushstate makes a one-page app of it."""
         place = self.place()
