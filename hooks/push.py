@@ -53,8 +53,8 @@ def read_push(
     branch = branch_of(ref)
     if _is_zero(new):
         raise Refused(
-            f"a branch is not deleted by a push; the service of '{branch}' expires by itself "
-            "(git push -o ttl=1m makes that soon)"
+            f"a branch is not deleted by a push; {service_name(repository, branch)} expires by "
+            f"itself, and `take-down {service_name(repository, branch)}` (ssh git@…) ends it now"
         )
     attach, ttl, private = read_options(options)
     return Push(

@@ -174,6 +174,8 @@ class Ship:
         built = await self.workshop.build(container, orders, say)
         command = web_command(orders.processes, built) if orders.has_source else IDLE
         say.header(f"Starting web: {command}" if orders.has_source else "Nothing to start but jobs")
+        if others := ", ".join(name for name in orders.processes if name != "web"):
+            say.header(f"The Procfile's other processes are not started: {others}")
         standing = orders.standing
         argv = await self.workshop.ready(
             container, command, built, standing.jobs if standing else ()

@@ -10,7 +10,7 @@ from attrs import asdict
 
 from containers.log import tail
 from hooks.ledger import Ledger, Serving
-from hooks.settings import Settings, url
+from hooks.settings import url
 from hooks.ship import Ship
 from hooks.underway import Deploys, Underway
 from proxy.certificates import doubt, expiring
@@ -38,7 +38,7 @@ async def status(ship: Ship, loop: Loop, deploys: Deploys) -> dict[str, Any]:
         "ship": ship.settings.ship_name,
         "headquarters": _followed(loop),
         "host": list(ship.runtime.dropped),
-        "services": [_served(one, ship.settings) for one in serving.values()],
+        "services": [_served(one, ship) for one in serving.values()],
         "ordered": [_ordered(one, ship, loop) for one in loop.bringing.ordered.values()],
         "signs": [asdict(sign) for sign in ship.door.commons.signs],
         "certificates": _certificates(ship),
@@ -72,19 +72,24 @@ def _followed(loop: Loop) -> dict[str, Any] | None:
     }
 
 
-def _served(one: Serving, settings: Settings) -> dict[str, Any]:
+def _served(one: Serving, ship: Ship) -> dict[str, Any]:
+    services = ship.services
     return {
         "service": one.service,
         "commit": one.release.commit,
         "container": one.container,
         "owner": one.owner,
-        "url": url(settings, one.service, one.place),
+        "url": url(ship.settings, one.service, one.place),
         "address": f"{one.host}:{one.port}",
         "since": one.since,
         "expires": one.expires,
         "ordered": one.place is not None,
         "orphaned": one.orphaned,
         "stopped": one.stopped,
+        "ended": services.ended.get(one.container, ""),
+        "restarts": services.restarts[one.service],
+        "unwell": one.container in services.attendance.unwell,
+        "asleep": one.service in ship.proxy.asleep(),
         "security": one.front.protection.mode,
         "jobs": [asdict(job) for job in one.jobs],
         "working": one.launch.working,

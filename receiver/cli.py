@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import os
+import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -25,13 +27,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         if words[:2] == ["complete", "--"]:  # asked by shells: see completion
             return _complete(words[2:], parser)
         arguments = parser.parse_args(_asked(words, parser))
-        return int(arguments.run(arguments, load()))
+        status = int(arguments.run(arguments, load()))
+        sys.stdout.flush()
+        return status
     except ShipError as error:
         print(f"starphleet: {error}", file=sys.stderr)
         return 1
     except PermissionError as error:
         print(f"starphleet: {local.foreign(error)}", file=sys.stderr)
         return 1
+    except BrokenPipeError:  # whoever reads it has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
     except KeyboardInterrupt:
         return 130
 

@@ -52,6 +52,7 @@ class Commands:
             "stop": self._stop,
             "start": self._start,
             "restart": self._restart,
+            "take-down": self._take_down,
             "poll": self._poll,
             "healthcheck": self._healthcheck,
             "lxc-backup": self._backup,
@@ -118,7 +119,7 @@ class Commands:
 
     async def _redeploy(self, say: Listen, *words: str) -> None:
         """Nothing is kept of the service: container, cache, what serves. Then it is built anew."""
-        one = self._one(words)
+        one = await self._one(words)
         serving = await self.ship.serving(one.standing.service)
         await self.ship.ledger.want_again(one.standing.service)
         if serving is not None:
@@ -128,7 +129,7 @@ class Commands:
         await self._bring(one, say)
 
     async def _retry(self, say: Listen, *words: str) -> None:
-        one = self._one(words)
+        one = await self._one(words)
         await self.ship.ledger.want_again(one.standing.service)
         await self._bring(one, say)
 
@@ -156,8 +157,20 @@ class Commands:
         await self.ship.services.restart(serving)
         say(f"{serving.service} was started again")
 
+    async def _take_down(self, say: Listen, *words: str) -> None:
+        serving = await self._serving(words)
+        if serving.place is not None:
+            raise Refused(
+                f"{serving.service} is ordered: take its orders out of the headquarters, then "
+                "starphleet orphan-reaper"
+            )
+        await self.ship.services.take_down(serving)
+        say(f"{serving.service} is gone; a push brings it back")
+
     async def _healthcheck(self, say: Listen, *words: str) -> None:
         serving = await self._serving(words)
+        if serving.stopped:
+            raise Refused(f"{serving.service} is stopped: starphleet start {serving.service}")
         named = serving.watch.path if serving.watch else serving.launch.env.get("HEALTHCHECK")
         path, address = named or "/", Address(serving.host, serving.port)
         with self.ship.services.visited(serving.container):
@@ -216,10 +229,12 @@ class Commands:
         if one is not None and (one.commit or one.standing.source is None):
             self.loop.bringing.bring(one)
 
-    def _one(self, words: Sequence[str]) -> Ordered:
+    async def _one(self, words: Sequence[str]) -> Ordered:
         name = _named(words)
         ordered = self.loop.bringing.ordered
         one = ordered.get(name.strip("/"))
+        if one is None and await self.ship.serving(name) is not None:
+            raise Refused(f"{name} was pushed: take-down {name}, and a push builds it anew")
         if one is None:
             raise Refused(f"no orders for {name}{_known(f'/{path}' for path in ordered)}")
         if not one.commit and one.standing.source is not None:

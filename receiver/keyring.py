@@ -33,6 +33,12 @@ def add(directory: Path, name: str, text: str, rank: Rank = Rank.ADMIRAL) -> lis
         prints = [fingerprint(parse_line(line)) for line in lines]
     except RefusedKeyError as error:
         raise Refused(f"the key {error}") from None
+    for key in KeyDirectory(directory).all():
+        if key.fingerprint in prints and key.owner != name:
+            raise Refused(
+                f"{key.fingerprint} is a key of {key.owner}, and would be nobody's under two "
+                f"names: starphleet key remove {key.owner}"
+            )
     place = _place(directory, name, rank)
     place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     growing = place.with_name(f".{name}")

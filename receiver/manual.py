@@ -146,12 +146,14 @@ PAGES: Mapping[str, Page] = {
     ),
     "redeploy": Page(
         SERVICES,
-        "Streams the build, and exits with 1 if it fails. The service is away meanwhile.",
+        "Of an ordered service. Streams the build, and exits with 1 if it fails. The service is "
+        "away meanwhile: `retry-deploy` builds it without that.",
         ("starphleet redeploy shop",),
     ),
     "retry-deploy": Page(
         SERVICES,
-        "Streams the build, and exits with 1 if it fails; what served before serves then.",
+        "Of an ordered service. Streams the build, and exits with 1 if it fails; what served "
+        "before serves then.",
         ("starphleet retry-deploy shop",),
     ),
     "stop": Page(
@@ -169,6 +171,12 @@ PAGES: Mapping[str, Page] = {
         "From its container, nothing is built. Requests wait until it listens, 30 s at most; those "
         "that are open have 2 s, and then what its own SIGTERM gives them.",
         ("starphleet restart blog",),
+    ),
+    "take-down": Page(
+        SERVICES,
+        "What was pushed expires by itself (`-o ttl=2h`); this ends it now. The same commit can be "
+        "pushed again then. Ordered services go with their orders.",
+        ("starphleet take-down blog--feature", "ssh git@ship take-down blog--feature"),
     ),
     "orphan-reaper": Page(
         SERVICES,

@@ -60,7 +60,8 @@ def _service(
 ) -> Iterator[str]:
     bad = ordered is not None and ordered["phase"] not in GOOD
     astray = served is not None and (served["orphaned"] or served["stopped"])
-    if trouble and not bad and not astray:
+    ill = _ill(served) if served is not None else ""
+    if trouble and not (bad or astray or ill):
         return
     if served is not None:
         yield (
@@ -70,6 +71,8 @@ def _service(
         if served.get("working"):
             how = "linked to" if served["linked"] else "a copy of"
             yield f"  {'':<20} {how} {served['working']}"
+        if ill:
+            yield f"    ! {ill}"
     elif ordered is not None:
         yield f"  {ordered['service']:<20} {ordered['phase']}"
         if ordered.get("working"):  # an older ship says none
@@ -78,6 +81,16 @@ def _service(
         commit = f" {short(ordered['commit'])}" if ordered["commit"] else ""
         yield f"    !{commit} {ordered['phase']}: {ordered['reason']}"
         yield from (f"      {line}" for line in ordered["log"])
+
+
+def _ill(served: Mapping[str, Any]) -> str:
+    """What is wrong with what serves; an older ship does not say."""
+    if served.get("ended"):
+        times = f", {served['restarts']} times by now" if served["restarts"] > 1 else ""
+        return f"it ended by itself ({served['ended']}{times}), and is started again"
+    if served.get("unwell"):
+        return "its health check fails; it is started again if that goes on"
+    return ""
 
 
 def _door(answer: Mapping[str, Any], *, trouble: bool) -> Iterator[str]:
@@ -101,7 +114,9 @@ def _aside(served: Mapping[str, Any]) -> str:
         return "  orphaned: its orders are gone (starphleet-orphan-reaper)"
     if served["stopped"]:
         return "  stopped"
-    return "" if served["expires"] is None else f"  expires in {_span(served['expires'])}"
+    asleep = "  asleep: the first request wakes it" if served.get("asleep") else ""
+    expires = "" if served["expires"] is None else f"  expires in {_span(served['expires'])}"
+    return f"{expires}{asleep}"
 
 
 def _queue(answer: Mapping[str, Any], wanted: Set[str] | None) -> Iterator[str]:

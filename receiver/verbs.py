@@ -53,6 +53,7 @@ VERBS: Mapping[str, Verb] = {
     "history": Verb("every deploy, newest first", "[SERVICE] [--json]", (0, 1), {"--json": False}),
     "open": Verb("the URL of a service, or a link into the dashboard", "SERVICE|dashboard", (1, 1)),
     "cancel": Verb("end a deploy; of others only as captain", "ID", (1, 1)),
+    "take-down": Verb("end a pushed service", "SERVICE", (1, 1)),
     "redeploy": _of_one("remove a service and build it anew"),
     "retry-deploy": _of_one("build and deploy a service again"),
     "restart": _of_one("stop a service and start it again"),

@@ -85,6 +85,7 @@ def _remove_key(arguments: argparse.Namespace, config: Config) -> int:
     from receiver import keyring
 
     keyring.remove(config.layout.authorized_keys, arguments.name)
+    print(f"no key lets {arguments.name} in any more")
     return 0
 
 

@@ -45,6 +45,8 @@ def of_services(command: Command) -> None:
     restore.add_argument("source", help="a file or an https URL")
     cancel = command("cancel", _cancel, "end a deploy that waits or is underway")
     cancel.add_argument("deploy", metavar="ID", help="as `status` shows it, or a service")
+    gone = command("take-down", _do, "end a pushed service: its route, its container, its branch")
+    gone.add_argument("service")
     command("healthcheck", _do, "ask a service now whether it is well").add_argument("service")
     command("orphan-reaper", _do, "remove the services whose orders are gone")
     command("poll", _do, "ask now whether anything that is followed has moved")

@@ -14,10 +14,11 @@ import tomllib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from receiver import cli, local
+from receiver import cli, local, shown
 from receiver.choosing import matching
 from receiver.completion import SHELLS, candidates, script
 from receiver.man import page
@@ -72,6 +73,35 @@ def test_what_is_no_command() -> None:
         status, out, err = said(wrong)
         assert (status, out, len(err.splitlines())) == (2, "", 1)
         assert "\x1b" not in err
+
+
+def test_whoever_reads_has_enough() -> None:
+    """What is printed into a pipe that nobody reads any more ends as other programs do."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    argv = [sys.executable, "-m", "receiver.cli", "completion", "bash"]
+    done = subprocess.run(argv, cwd=ROOT, stdout=writer, stderr=subprocess.PIPE, check=False)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (141, b"")
+
+
+def test_what_does_not_go_on_is_trouble() -> None:
+    """`status` says of a service that it ended by itself, how, and how often."""
+    served = {
+        "service": "shop", "commit": "c" * 40, "owner": "ann", "url": "http://shop",
+        "expires": None, "orphaned": False, "stopped": False, "ended": "exit status 1", "restarts": 7,
+    }  # fmt: skip
+    answer: dict[str, Any] = {
+        "services": [served], "ordered": [], "headquarters": None, "host": [], "signs": [],
+        "certificates": [], "online": True, "deploys": [],
+    }  # fmt: skip
+    said = shown.status("ssh://ship", answer, None, trouble=True).splitlines()
+    assert said[0].startswith("  shop ")
+    assert said[1:] == [
+        "    ! it ended by itself (exit status 1, 7 times by now), and is started again"
+    ]
+    answer["services"] = [{**served, "ended": ""}]
+    assert shown.status("ssh://ship", answer, None, trouble=True) == "no trouble"
 
 
 def test_the_version() -> None:

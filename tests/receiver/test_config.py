@@ -156,6 +156,17 @@ class Keyring(SynchronousTestCase):
         keyring.remove(directory, "ann")
         self.assertEqual(keyring.listing(directory), [])
 
+    def test_a_key_has_one_owner(self) -> None:
+        """A key of somebody else is refused, for it would let in neither of the two."""
+        directory = scratch(self) / "keys"
+        keyring.add(directory, "ann", ED25519)
+        with self.assertRaisesRegex(Refused, "is a key of ann, .*: starphleet key remove ann"):
+            keyring.add(directory, "zed", ED25519)
+        keyring.add(directory, "ann", ED25519, Rank.CAPTAIN)
+        self.assertEqual(
+            [one.split()[::2] for one in keyring.listing(directory)], [["ann", "captain"]]
+        )
+
     def test_a_rank_is_changed(self) -> None:
         """Somebody has the rank that was given last, and is removed whatever it is."""
         directory = scratch(self) / "keys"

@@ -125,7 +125,7 @@ class Verbs(Scratch):
 
     def test_captains_have_more(self) -> None:
         """Captains change services; both have what is read."""
-        here = {"status", "logs", "history", "open", "cancel"}
+        here = {"status", "logs", "history", "open", "cancel", "take-down"}
         self.assertEqual(set(verbs_of(Rank.PUSHER)), here)
         more = set(verbs_of(Rank.CAPTAIN)) - set(verbs_of(Rank.PUSHER))
         self.assertEqual(more, {"redeploy", "retry-deploy", "restart", "stop", "start"})

@@ -93,6 +93,8 @@ def test_requests_wait_for_a_service_that_starts_again(base: Base) -> None:
     until(lambda: "/slow ended (" in base.harbour.log, "its end is noticed")
     statuses = [base.harbour.get(at).status for _ in range(3)]  # one may come a moment too early
     assert statuses[-1] == 200
+    restarts = {one["service"]: one["restarts"] for one in status(base.harbour)["services"]}
+    assert restarts["/slow"] == 1
     base.harbour.down()
     base.harbour.up()
     assert base.harbour.get(at).status == 200

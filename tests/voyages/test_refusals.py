@@ -109,11 +109,16 @@ def test_a_tag(harbour: Harbour) -> None:
 
 
 def test_a_delete(harbour: Harbour) -> None:
-    """A branch is not deleted by a push; the service is still there."""
+    """A branch is not deleted by a push; the service is still there, until it is taken down as the
+    refusal says, and the same commit can be pushed again."""
     app = harbour.app(web("stays"), "delete")
     url = app.push("delete").url
-    refused(app, "delete", "not deleted by a push", ":master")
+    refused(app, "delete", "`take-down delete` (ssh git@…) ends it now", ":master")
     assert harbour.get(url).text == "stays"
+    assert "a push brings it back" in harbour.starphleet("take-down", "delete").text
+    assert harbour.get(url).status == 404
+    assert app.git("ls-remote", harbour.remote("delete")).text == ""
+    assert app.push("delete").url == url
 
 
 def test_two_branches_at_once(harbour: Harbour) -> None:

@@ -130,6 +130,7 @@ OF_VERBS: Mapping[str, tuple[str, str, tuple[str, ...]]] = {
     "history": ("git", "", PUSHER),
     "open": ("git", "open", PUSHER),
     "cancel": ("git", "open", PUSHER),
+    "take-down": ("git", "nothing", PUSHER),
     "redeploy": ("captain", "open", CAPTAIN),
     "retry-deploy": ("captain", "open", CAPTAIN),
     "restart": ("captain", "open", CAPTAIN),
