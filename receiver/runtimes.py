@@ -23,9 +23,16 @@ LOOPBACK = IPv4Address("127.0.0.1")
 
 def choose(reactor: Any, config: Config) -> Runtime:
     """The runtime that `config` asks for. Asked for none: the one whose containers are there, else
-    LXC where the host has all it takes. `Refused` names what is missing."""
-    lacking = missing()
-    wanted = config.runtime or _there(config.layout.containers)
+    LXC where the host has all it takes. `Refused` names what is missing, or that containers of the
+    other one are there, which nobody would look after."""
+    lacking, there = missing(), _there(config.layout.containers)
+    if config.runtime and there not in ("", config.runtime):
+        raise Refused(
+            f"STARPHLEET_RUNTIME={config.runtime}: this ship has containers of {there} in "
+            f"{config.layout.containers}. To change over: starphleet down, remove them, and "
+            "push again; what is ordered is built anew by itself"
+        )
+    wanted = config.runtime or there
     if wanted == "process" or (not wanted and lacking):
         return ProcessRuntime(reactor, config.layout.containers, ports=config.service_ports)
     if lacking:

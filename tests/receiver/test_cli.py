@@ -89,7 +89,8 @@ def test_what_does_not_go_on_is_trouble() -> None:
     """`status` says of a service that it ended by itself, how, and how often."""
     served = {
         "service": "shop", "commit": "c" * 40, "owner": "ann", "url": "http://shop",
-        "expires": None, "orphaned": False, "stopped": False, "ended": "exit status 1", "restarts": 7,
+        "expires": None, "orphaned": False, "stopped": False, "ended": "exit status 1",
+        "restarts": 7,
     }  # fmt: skip
     answer: dict[str, Any] = {
         "services": [served], "ordered": [], "headquarters": None, "host": [], "signs": [],

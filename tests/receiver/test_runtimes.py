@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 
@@ -113,9 +114,14 @@ class Choosing(SynchronousTestCase):
 
     @LXC
     def test_told_otherwise(self) -> None:
-        """What the operator says counts, not what is there."""
-        self.there("a", lxc=True)
-        self.assertIsInstance(self.chosen(STARPHLEET_RUNTIME="process"), ProcessRuntime)
+        """Another runtime than that of the containers which are there is refused, for nobody would
+        look after them; without them it counts."""
+        for there, told, lxc in (("lxc", "process", True), ("process", "lxc", False)):
+            container = self.there("a", lxc=lxc)
+            with self.assertRaisesRegex(Refused, f"={told}: this ship has containers of {there} "):
+                self.chosen(STARPHLEET_RUNTIME=told)
+            shutil.rmtree(container)
+            self.assertEqual(self.chosen(STARPHLEET_RUNTIME=told).name, told)
 
     @LXC
     def test_network(self) -> None:
