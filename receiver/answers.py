@@ -9,6 +9,7 @@ from typing import Any
 from attrs import asdict
 
 from containers.log import tail
+from hooks.errors import ShipError
 from hooks.ledger import Ledger, Serving
 from hooks.settings import url
 from hooks.ship import Ship
@@ -37,7 +38,7 @@ async def status(ship: Ship, loop: Loop, deploys: Deploys) -> dict[str, Any]:
     return {
         "ship": ship.settings.ship_name,
         "headquarters": _followed(loop),
-        "host": list(ship.runtime.dropped),
+        "host": [*ship.runtime.dropped, *_room(ship)],
         "services": [_served(one, ship) for one in serving.values()],
         "ordered": [_ordered(one, ship, loop) for one in loop.bringing.ordered.values()],
         "signs": [asdict(sign) for sign in ship.door.commons.signs],
@@ -47,6 +48,15 @@ async def status(ship: Ship, loop: Loop, deploys: Deploys) -> dict[str, Any]:
         "waiting": list(ship.queue.waiting),
         "deploys": [_deploy(one, ship, deploys) for one in deploys.underway],
     }
+
+
+def _room(ship: Ship) -> list[str]:
+    """That there is none for a deploy."""
+    try:
+        ship.layout.require_room(ship.settings.free_disk)
+    except ShipError as error:
+        return [str(error)]
+    return []
 
 
 def _certificates(ship: Ship) -> list[dict[str, Any]]:

@@ -174,11 +174,15 @@ def cancel(config: Config, deploy: str, say: Callable[[str], None]) -> None:
 
 def obeyed(config: Config, question: Mapping[str, Any], say: Callable[[str], None]) -> None:
     """Let the ship do what is asked for; `ShipError` is its reason not to."""
+    ended = False
     for answer in _asked(config, question):
         if answer.get("verdict"):
             raise ShipError(answer["verdict"])
+        ended |= "verdict" in answer
         if "say" in answer and not answer["say"].startswith(" !     "):
             say(answer["say"])
+    if not ended:
+        raise ShipError("the ship ended before it was done; its log may say why")
 
 
 def foreign(error: PermissionError) -> str:

@@ -104,7 +104,8 @@ class Relay(Factory):
             raise
         except Exception:
             self.log.failure("{hook} failed", hook=question["hook"])
-            return {"verdict": "the ship made an error of its own; its log says which"}
+            own = "the ship made an error of its own; its log says which"
+            return {"verdict": f"{own}{self._full()}"}
         return {"verdict": "", "moved": moved}
 
     async def _do(self, question: dict[str, Any], conversation: Conversation) -> bool:

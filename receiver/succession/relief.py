@@ -23,6 +23,7 @@ from receiver.succession.handover import Predecessor, Successor
 from receiver.succession.selfcheck import Place
 
 WAITING = "the ship is being updated; it goes on by itself"
+ROOM = 32 << 20  # bytes: one that cannot write could not be the ship, nor could we again
 BESIDE_A_BUILD = 180.0  # seconds that a deploy may take beyond its build
 
 _log = Logger()
@@ -47,6 +48,7 @@ class Relief:
         when it is for good. `ShipError` says why it is not: then all is as it was."""
         if self._asked or self.ship.queue.held:
             raise Refused("the ship is being updated already")
+        self.ship.layout.require_room(ROOM)
         self._asked = True
         try:
             successor = await self._ready(interpreter, given, say)

@@ -61,7 +61,8 @@ def test_a_disk_that_fills_up_in_a_build(small: Harbour) -> None:
 
 
 def test_a_disk_that_is_full_already(small: Harbour) -> None:
-    """Nothing is uploaded when there is no room; what serves goes on serving."""
+    """Nothing is uploaded when there is no room, and the ship's process is not begun anew: it could
+    not go back. What serves goes on serving, and `status` says what is amiss."""
     app = small.app(web("old"))
     url = app.push("full").url
     fill(small, 2)
@@ -69,6 +70,9 @@ def test_a_disk_that_is_full_already(small: Harbour) -> None:
     said = app.push("full", check=False)
     assert said.status != 0
     assert "no room on the ship's disk: " in said.text
+    said = small.starphleet("reload", check=False)
+    assert (said.status, "32 MB needed" in said.text) == (1, True)
+    assert "no room on the ship's disk: " in small.starphleet("status", "--trouble").text
     assert small.get(url).text == "old"
 
 
