@@ -264,11 +264,21 @@ local function pass(var, service, prefix)
     return yes
 end
 
--- Access phase.
-function M.choose()
+-- A reload cuts kept-alive connections, and a client that sends at that moment loses a request.
+-- So the ship has them closed politely first: each answer says that it is the last one. It waits
+-- for longer than the moment for which an answer is good here.
+local function parting()
+    local now = quick.now()
+    if now ~= looked then looked, closing = now, open:get(CLOSING) == M.generation end
+    return closing or ngx.worker.exiting()
+end
+
+-- Access phase. Where there is a location `@parting`, nginx itself closes the connection there.
+function M.choose(parts)
     local var = ngx.var
     local service = var.sp_service
     if service == "" then return end -- a page of the proxy's own
+    if parts and parting() then return ngx.exec("@parting") end
     return pass(var, service, var.sp_prefix)
 end
 
@@ -287,8 +297,10 @@ end
 
 -- The same where no location said which service.
 function M.enter()
+    local var = ngx.var
+    if parting() and var.sp_parting ~= "1" then return ngx.exec("@parting") end
     local service, prefix = ways.find()
-    pass(ngx.var, service, prefix)
+    pass(var, service, prefix)
 end
 
 function M.balance()
@@ -309,13 +321,10 @@ function M.log()
     count(row, -1)
 end
 
--- A reload cuts kept-alive connections, and a client that sends at that moment loses a request.
--- So the ship has them closed politely first: each answer says that it is the last one. It waits
--- for longer than the moment for which an answer is good here.
+-- Where there is no `@parting`, nginx has said by then that it would keep the connection; most
+-- clients read both.
 local function last_answer()
-    local now = quick.now()
-    if now ~= looked then looked, closing = now, open:get(CLOSING) == M.generation end
-    if closing or ngx.worker.exiting() then
+    if parting() and ngx.var.sp_parting ~= "1" then
         if ngx.status ~= 101 and ngx.req.http_version() < 2 then
             ngx.header["Connection"] = "close"
         end

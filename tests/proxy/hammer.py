@@ -26,7 +26,8 @@ class Hammer:
             try:
                 writer.write(self.request)
                 head = (await reader.readuntil(b"\r\n\r\n")).decode()
-                fields = dict(line.lower().split(": ", 1) for line in head.split("\r\n")[1:-2])
+                lines = reversed(head.split("\r\n")[1:-2])  # of two, Python reads the first
+                fields = dict(line.lower().split(": ", 1) for line in lines)
                 await reader.readexactly(int(fields["content-length"]))
                 if " 200 " not in head.split("\r\n")[0]:
                     raise ValueError(head)
