@@ -15,6 +15,7 @@ from hooks.settings import url
 from hooks.ship import Ship
 from hooks.underway import Deploys, Underway
 from proxy.certificates import doubt, expiring
+from receiver.headquarters import ordered as phases
 from receiver.headquarters.loop import Loop
 from receiver.headquarters.ordered import Ordered
 
@@ -122,6 +123,7 @@ def _deploy(one: Underway, ship: Ship, deploys: Deploys) -> dict[str, Any]:
 
 def _ordered(one: Ordered, ship: Ship, loop: Loop) -> dict[str, Any]:
     standing, workplaces = one.standing, loop.bringing.workplaces
+    failed = one.phase == phases.FAILED
     return {
         "service": standing.service,
         "working": str(workplaces.place(standing)) if workplaces.has(standing) else "",
@@ -129,5 +131,5 @@ def _ordered(one: Ordered, ship: Ship, loop: Loop) -> dict[str, Any]:
         "commit": one.commit,
         "phase": one.phase,
         "reason": one.reason,
-        "log": tail(ship.layout.deploy_log(standing.service), 5) if one.reason else [],
+        "log": tail(ship.layout.deploy_log(standing.service), 5) if failed else [],
     }

@@ -89,7 +89,9 @@ class GitRoom:
         }
 
     def _help(self) -> str:
-        return help_text(f"ssh {_reached(self.address, 'git')}", Rank.PUSHER)
+        at = f"ssh {_reached(self.address, 'git')}"
+        wait = f"    {at} {'hq wait COMMIT':<32} until that commit of the headquarters is live\n"
+        return help_text(at, Rank.PUSHER) + wait
 
     def _greeting(self, login: Login) -> str:
         return (
