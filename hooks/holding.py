@@ -10,8 +10,8 @@ from twisted.logger import Logger
 
 from containers.interface import Address, Container, Runtime
 from hooks.check import listens
-from proxy.nginx import Proxy
 from proxy.routes import ProxyError
+from proxy.traffic import Traffic
 
 PATIENCE = 30.0  # seconds that it may take until it listens; nginx waits as long
 
@@ -22,7 +22,7 @@ class Holding:
 
     reactor: Any
     runtime: Runtime
-    proxy: Proxy
+    traffic: Traffic
     _held: dict[str, str] = field(factory=dict)
     """The service, by its container."""
     _looking: dict[str, Deferred[None]] = field(factory=dict)
@@ -74,6 +74,6 @@ class Holding:
     async def _tell(self, service: str, container: str, starting: bool) -> None:
         """A failure is logged: that a service starts matters more."""
         try:
-            await self.proxy.hold(service, container, starting)
+            await self.traffic.hold(service, container, starting)
         except ProxyError as error:
             self._log.warn("{service}: {error}", service=service, error=error)

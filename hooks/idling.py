@@ -55,7 +55,7 @@ class Idling:
     async def _is_idle(self, serving: Serving) -> bool:
         if self.ship.services.is_visited(serving.container):
             return False
-        since = max(serving.since, await self.ship.proxy.last_used(serving.container))
+        since = max(serving.since, await self.ship.proxy.traffic.last_used(serving.container))
         return self.now() - since >= self.seconds
 
     async def _frozen(self, serving: Serving) -> None:
@@ -65,9 +65,9 @@ class Idling:
             container = self.ship.runtime.find(serving.container)
             if container is None:
                 return
-            await self.ship.proxy.lull(serving.service, serving.container, True)
+            await self.ship.proxy.traffic.lull(serving.service, serving.container, True)
             # Who was counted before that is on its way; who comes now waits to have it woken.
-            if await self.ship.proxy.open_requests(serving.container):
+            if await self.ship.proxy.traffic.open_requests(serving.container):
                 await self._awake(serving)
                 return
             await self.ship.runtime.freeze(container, True)
@@ -78,7 +78,7 @@ class Idling:
         container = self.ship.runtime.find(serving.container)
         if container is not None:
             await self.ship.runtime.freeze(container, False)
-        await self.ship.proxy.lull(serving.service, serving.container, False)
+        await self.ship.proxy.traffic.lull(serving.service, serving.container, False)
 
     def _lock(self, service: str) -> DeferredLock:
         return self._locks.setdefault(service, DeferredLock())

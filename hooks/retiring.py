@@ -11,7 +11,7 @@ from hooks.attendance import Attendance
 from hooks.journal.journal import Journal
 from hooks.layout import Layout
 from hooks.settings import Settings
-from proxy.nginx import Proxy
+from proxy.traffic import Traffic
 
 
 @define(eq=False)
@@ -21,7 +21,7 @@ class Retiring:
     layout: Layout
     settings: Settings
     runtime: Runtime
-    proxy: Proxy
+    traffic: Traffic
     attendance: Attendance
     journal: Journal
     _going: dict[str, Deferred[None]] = field(factory=dict)
@@ -71,7 +71,7 @@ class Retiring:
 
     async def _drain_and_remove(self, container: Container) -> None:
         try:
-            await self.proxy.drain(container.name, self.settings.drain_wait)
+            await self.traffic.drain(container.name, self.settings.drain_wait)
             await self.runtime.stop(container, grace=self.settings.stop_grace)
         except Exception:
             self._log.failure("{name} did not drain", name=container.name)

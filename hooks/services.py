@@ -239,7 +239,7 @@ class Services:
         self._stop_watching(container.name)
         await self.holding.begin(serving.service, container)
         try:
-            await self.proxy.drain(container.name, RESTART_WAIT)
+            await self.proxy.traffic.drain(container.name, RESTART_WAIT)
             self.attendance.leave(container.name)
             await self.runtime.stop(container, grace=self.settings.stop_grace)
             await self.wake(serving)

@@ -1,9 +1,7 @@
-"""The nginx that the distribution installed: its program, its Lua module, its accounts."""
+"""The nginx that the distribution installed: its program, its Lua module."""
 
 from __future__ import annotations
 
-import grp
-import pwd
 import re
 import shutil
 from collections.abc import Awaitable, Callable, Sequence
@@ -11,7 +9,6 @@ from pathlib import Path
 
 from attrs import frozen
 
-from proxy.render import User
 from proxy.routes import ProxyError
 
 Run = Callable[[Sequence[str], float], Awaitable[tuple[int, str]]]
@@ -48,16 +45,3 @@ async def find_distribution(run: Run, search: str) -> Distribution:
                 f"{found} has no {module} in {directory}: apt-get install libnginx-mod-http-lua"
             )
     return Distribution(Path(found), directory)
-
-
-def worker_user(effective_uid: int) -> User | None:
-    """Whom the workers run as: nobody of importance when the ship is root, else the ship's user."""
-    if effective_uid != 0:
-        return None
-    for name in ("www-data", "nginx", "nobody"):
-        try:
-            account = pwd.getpwnam(name)
-            return User(name, grp.getgrgid(account.pw_gid).gr_name)
-        except KeyError:
-            continue
-    raise ProxyError("no account for nginx's workers: there is no www-data, nginx or nobody")

@@ -4,26 +4,33 @@ from __future__ import annotations
 
 import contextlib
 import signal
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from attrs import frozen
 from twisted.internet import defer
 from twisted.internet.defer import Deferred, DeferredLock
 from twisted.internet.interfaces import IReactorFDSet, IReactorTime
 from twisted.internet.task import deferLater
+from twisted.logger import Logger
 
 from proxy.aside import aside
 from proxy.control import Control, ControlError, Worker
 from proxy.distribution import Run
 from proxy.files import Generations, log_tail, trim_log
+from proxy.instance import Instance
 from proxy.processes import Family, Process, alive, ended, find, tell
-from proxy.render import Instance
 from proxy.routes import ProxyError
 
 RUN_LIMIT = 30.0  # seconds that nginx may take to read a configuration
 LOG_LIMIT = 10_000_000  # bytes of error log, and as many of the one before
 ORPHAN_WAIT = 2.0  # seconds that workers without a master get to close their port
+LOOK = 60.0  # seconds between two looks at the log; a run that lasted longer was a good one
+FIRST_PAUSE = 0.25  # seconds before the second start in a row, doubling
+LONGEST_PAUSE = 30.0
+
+T = TypeVar("T")
 
 
 @frozen
@@ -46,7 +53,10 @@ def answers(workers: Sequence[Worker], generation: int) -> bool:
 
 
 class Engine:
-    """nginx as a process. Methods that change it take turns; all raise `ProxyError`."""
+    """nginx as a process. Methods that change it take turns; all raise `ProxyError`.
+
+    `generation` is the configuration that serves; 0 if none does.
+    """
 
     def __init__(
         self, reactor: IReactorTime, instance: Instance, nginx: Path, run: Run, patience: Patience
@@ -61,7 +71,10 @@ class Engine:
         self.generations = Generations(instance.prefix)
         self.control = Control(reactor, instance.control)
         self.master: Process | None = None
+        self.generation = 0
         self.switches = 0
+        self._over = False
+        self._said = Logger()
 
     def prepare(self) -> None:
         """Make the directories of the prefix."""
@@ -90,7 +103,8 @@ class Engine:
                 return None
             try:
                 found = await self.control.workers()
-                return max((w.generation for w in found if w.serving), default=0)
+                self.generation = max((w.generation for w in found if w.serving), default=0)
+                return self.generation
             except ControlError:
                 tell(self.master, signal.SIGKILL)
                 await ended(IReactorFDSet(self._reactor), self.master)
@@ -106,23 +120,42 @@ class Engine:
             told = self.master is not None and tell(self.master, signal.SIGHUP)
             if not (told and await self._verify(generation, since)):
                 await self._launch(generation, since)
+            self.generation = generation
         self.switches += 1
         self.generations.drop_old(generation)
 
-    async def revive(self, generation: int) -> bool:
-        """Start nginx if it is not running; whether that was needed."""
-        async with self._turn:
-            self.master = (await self._find()).master
-            if self.master is not None:
-                return False
-            since = self._log.stat().st_size
-            self.generations.make_current(generation)
-            await self._launch(generation, since)
-            return True
+    async def told(self, tell: Callable[[], Awaitable[T]]) -> T:
+        """What nginx answers, which is started if it is not there."""
+        try:
+            return await tell()
+        except ControlError:
+            await self._revive()
+            return await tell()
 
-    async def gone(self, most: float) -> bool:
-        """Wait up to `most` seconds for nginx to end; whether it has."""
-        return self.master is None or await self._ended([self.master], most)
+    async def keep(self) -> None:
+        """Start nginx again whenever it dies, until we let go of it; bound its log. Await it
+        once."""
+        failures = 0
+        while not self._over:
+            if not await self._gone(LOOK):
+                failures = 0
+                await self._trim()
+                continue
+            if failures:
+                pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2.0 ** (failures - 1))
+                await deferLater(self._reactor, pause)
+            if self._over:
+                return
+            failures += 1
+            try:
+                if await self._revive():
+                    self._said.warn("nginx was gone and has been started again")
+            except ProxyError as error:
+                self._said.error("nginx is gone: {error}", error=error)
+
+    def let_go(self) -> None:
+        """Whether it runs is for somebody else to see to."""
+        self._over = True
 
     async def stop(self) -> None:
         """Let open requests finish for a while, then end nginx and all that is left of it."""
@@ -135,6 +168,23 @@ class Engine:
             since = self._log.stat().st_size
             await self._stop()
             await self._launch(self.generations.current, since)
+
+    async def _revive(self) -> bool:
+        """Start nginx if it is not running; whether that was needed."""
+        async with self._turn:
+            if self._over:
+                raise ProxyError("the proxy is not started")
+            self.master = (await self._find()).master
+            if self.master is not None:
+                return False
+            since = self._log.stat().st_size
+            self.generations.make_current(self.generation)
+            await self._launch(self.generation, since)
+            return True
+
+    async def _gone(self, most: float) -> bool:
+        """Wait up to `most` seconds for nginx to end; whether it has."""
+        return self.master is None or await self._ended([self.master], most)
 
     async def _stop(self) -> None:
         for number in (signal.SIGQUIT, signal.SIGTERM, signal.SIGKILL):
@@ -156,7 +206,7 @@ class Engine:
                 return False
         return True
 
-    async def trim(self) -> None:
+    async def _trim(self) -> None:
         """Bound the error log."""
         await aside(self._reactor, trim_log, self._log, LOG_LIMIT)
 

@@ -4,21 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence, Set
 from functools import cache
-from ipaddress import ip_address
 from pathlib import Path
-from typing import Any
 
-from attrs import Attribute, field, frozen
+from attrs import frozen
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
 from proxy.directives import Directive, directives
 from proxy.facts import facts
-from proxy.grammar import HOST, PREFIX, REACHED, USER, InvalidRoute, matches
-from proxy.proxies import network
+from proxy.grammar import HOST
+from proxy.instance import Instance
 from proxy.routes import Route
-from proxy.structure import SHIP, Structure
+from proxy.structure import Structure
 
-SOCKET_LENGTH = 107  # bytes that Linux takes for the path of a unix socket
 LUA = ("front", "guard", "own", "pages", "quick", "starphleet", "tls", "ways")
 PAGES = (
     ("= /starphleet/dashboard", "false"),
@@ -29,112 +26,6 @@ PAGES = (
 )
 """Locations of the ship's own pages, and whether the site takes tokens of its own there."""
 MATTER = {"proxy_buffering"}  # what a cached location has to say for itself
-
-
-@frozen
-class User:
-    """The account and group that nginx's workers change to when the ship is root."""
-
-    name: str = field()
-    group: str = field()
-
-    def __attrs_post_init__(self) -> None:
-        matches("user", USER, self.name)
-        matches("group", USER, self.group)
-
-
-def _path(_: object, attribute: Attribute[Path], value: Path) -> None:
-    matches(attribute.name, PREFIX, str(value))
-
-
-def _port(_: object, attribute: Attribute[Any], value: int | None) -> None:
-    if value is not None and not 1 <= value <= 65535:
-        name = "HTTPS" if attribute.name == "https_port" else "HTTP"
-        raise InvalidRoute(f"{name} port {value} is refused: it must be 1 to 65535")
-
-
-def _own_host(_: object, __: Attribute[str], value: str) -> None:
-    if value:
-        matches("host of the ship's own pages", HOST, value)
-
-
-def _reached(_: object, __: Attribute[str], value: str) -> None:
-    matches("how the ship is reached", REACHED, value)
-
-
-def _networks(_: object, __: Attribute[Any], value: tuple[str, ...]) -> None:
-    for each in value:
-        network(each)
-
-
-def _ship(_: object, __: Attribute[str], value: str) -> None:
-    matches("ship name", HOST, value)
-
-
-@frozen
-class Instance:
-    """What is the same in every configuration of one nginx. Raises `InvalidRoute`.
-
-    `files` are open files per worker; `patience` is the longest silence of an app, in seconds.
-    Without an `https_port` there is no TLS. With `https_redirect` all ways but published ports lead
-    there; `hsts` is for how many seconds browsers remember to go nowhere else. `reached` is how
-    who has a key gets to the ship, a command. At `own_host` there are the ship's own pages alone.
-    `proxies` are networks: who asks from there is believed for whom and how. Where there are some,
-    https may lead to them alone.
-    """
-
-    prefix: Path = field(validator=_path)
-    modules: Path = field(validator=_path)
-    ship: str = field(validator=_ship)
-    bind: str
-    port: int = field(validator=_port)
-    worker_user: User | None
-    workers: int
-    files: int
-    patience: int
-    https_port: int | None = field(default=None, validator=_port)
-    https_redirect: bool = False
-    hsts: int = 0
-    reached: str = field(default="ssh git@ship", validator=_reached)
-    own_host: str = field(default="", validator=_own_host)
-    proxies: tuple[str, ...] = field(default=(), validator=_networks)
-
-    @property
-    def control(self) -> Path:
-        """The unix socket that only the ship can open."""
-        return self.prefix / "control" / "socket"
-
-    @property
-    def hooks(self) -> Path:
-        """The unix socket of the ship to which webhooks are led."""
-        return self.prefix / "hooks" / "socket"
-
-    @property
-    def own(self) -> Mapping[str, str]:
-        """The ways that are the ship's, so that no service may have them."""
-        ports = (self.port, self.https_port)
-        ways = [f"port {port}" for port in ports if port is not None]
-        return dict.fromkeys((*ways, self.own_host) if self.own_host else ways, SHIP)
-
-    def at(self, port: int) -> str:
-        """What nginx listens on for `port`."""
-        try:
-            address = ip_address(self.bind)
-        except ValueError:
-            raise InvalidRoute(f"bind address {self.bind[:80]!r} is no IP address") from None
-        return f"{f'[{address}]' if address.version == 6 else address}:{port}"
-
-    def __attrs_post_init__(self) -> None:
-        if len(str(self.control)) > SOCKET_LENGTH:
-            raise InvalidRoute(
-                f"{self.control} is too long for a unix socket ({SOCKET_LENGTH} bytes): "
-                "choose a shorter root for the ship"
-            )
-        if self.port == self.https_port:
-            raise InvalidRoute(f"HTTP and HTTPS cannot both be port {self.port}")
-        if self.hsts < 0:
-            raise InvalidRoute("HSTS must be a number of seconds")
-        self.at(self.port)
 
 
 @frozen

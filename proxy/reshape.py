@@ -14,8 +14,9 @@ from twisted.python.failure import Failure
 
 from proxy.changes import Change, Refusals
 from proxy.engine import Engine
+from proxy.instance import Instance
 from proxy.ports import check_free
-from proxy.render import Instance, generation_files
+from proxy.render import generation_files
 from proxy.routes import ProxyError
 from proxy.structure import Structure
 
@@ -72,7 +73,6 @@ class Reshaping:
         self._delay: Deferred[None] | None = None
         self._closed = False
         self.structure = Structure(taken=instance.own)
-        self.generation = 0
 
     async def begin(self, changes: Iterable[Change], running: int | None) -> Refusals:
         """Serve what `changes` make, leaving alone an nginx that runs and has just this already.
@@ -85,10 +85,9 @@ class Reshaping:
             wish.done.addErrback(partial(_note, refused, wish.change.about))
         wanted, admitted = _together(self.structure, wishes)
         if running is not None and self._is(running, wanted):
-            self.structure, self.generation = wanted, running
+            self.structure = wanted
             self._engine.generations.make_current(running)
             return refused
-        self.generation = running or 0
         generation, wanted = await self._admissible(wanted, admitted)
         await self._switch(generation or await self._candidate(wanted), wanted)
         return refused
@@ -225,11 +224,11 @@ class Reshaping:
         """nginx's test does not mind a port that another program has; its reload would fail."""
         wanted = {route.port for route in structure.routes.values() if route.port is not None}
         if wanted:
-            for port in sorted(wanted - self._engine.generations.ports(self.generation)):
+            for port in sorted(wanted - self._engine.generations.ports(self._engine.generation)):
                 check_free(self._instance.bind, port)
 
     async def _switch(self, generation: int, structure: Structure) -> None:
-        before = self.generation
+        before = self._engine.generation
         try:
             await self._engine.switch(generation)
         except ProxyError as error:
@@ -238,7 +237,7 @@ class Reshaping:
             raise
         finally:
             self._last = self._reactor.seconds()
-        self.generation, self.structure = generation, structure
+        self.structure = structure
 
     async def _put_back(self, before: int, error: ProxyError) -> None:
         try:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
-from proxy.distribution import Run, find_distribution, worker_user
+from proxy.distribution import Run, find_distribution
 from proxy.engine import Engine, Patience
-from proxy.render import Instance, generation_files
+from proxy.instance import Instance
+from proxy.render import generation_files
 from proxy.routes import ProxyError
 from proxy.structure import Structure
 
@@ -18,15 +18,7 @@ async def tried(prefix: Path, run: Run, search: str, http_port: int) -> None:
     is a PATH. Raises `ProxyError`."""
     found = await find_distribution(run, search)
     instance = Instance(
-        prefix=prefix,
-        modules=found.modules,
-        ship="localhost",
-        bind="127.0.0.1",
-        port=http_port,
-        worker_user=worker_user(os.geteuid()),
-        workers=1,
-        files=1024,
-        patience=60,
+        prefix, http_port, bind="127.0.0.1", modules=found.modules, workers=1, files=1024
     )
     nothing: Any = None  # no time passes, and nothing is waited for
     engine = Engine(nothing, instance, found.nginx, run, Patience())

@@ -30,6 +30,7 @@ from hooks.services import Services
 from hooks.settings import Settings, own_host, reached
 from hooks.ship import Ship
 from hooks.vitals import Vitals
+from proxy.instance import Instance
 from proxy.nginx import Proxy
 from receiver import keyring
 from receiver.config import Config
@@ -102,8 +103,8 @@ def fit_out(reactor: Any, config: Config) -> Ship:
     queue = Queue(settings.deploys_at_once, available_memory)
     journal = Journal(reactor, layout, settings)
     attendance = Attendance(reactor, layout, settings, runtime, ledger.now, journal)
-    holding = Holding(reactor, runtime, proxy)
-    retiring = Retiring(layout, settings, runtime, proxy, attendance, journal)
+    holding = Holding(reactor, runtime, proxy.traffic)
+    retiring = Retiring(layout, settings, runtime, proxy.traffic, attendance, journal)
     services = Services(
         reactor,
         layout,
@@ -163,21 +164,20 @@ def _proxy(reactor: Any, config: Config, settings: Settings) -> Proxy:
         )
         return _status(done.exit), done.output.decode("utf-8", "replace")
 
-    return Proxy(
-        reactor,
+    instance = Instance(
         config.layout.nginx,
-        http_port=settings.http_port,
+        settings.http_port,
+        ship=settings.host,
+        bind=config.bind,
         https_port=settings.https_port,
         https_redirect=settings.https_redirect,
         hsts=settings.hsts,
-        operator=config.layout.nginx_files,
-        bind=config.bind,
-        ship=settings.host,
         reached=reached(settings),
         own_host=own_host(settings),
         proxies=settings.proxies,
-        search=config.path,
-        run=command,
+    )
+    return Proxy(
+        reactor, instance, run=command, operator=config.layout.nginx_files, search=config.path
     )
 
 
@@ -195,7 +195,7 @@ def _acme(reactor: Any, config: Config, proxy: Proxy) -> Acme | None:
     return Acme(
         reactor,
         config.layout.certificates / "acme",
-        proxy.challenges,
+        proxy.instance.challenges,
         email=config.acme,
         server=config.acme_server or LETSENCRYPT,
         roots=config.acme_roots,

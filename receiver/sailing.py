@@ -173,11 +173,11 @@ def _open(bridge: _Bridge) -> _Ways:
         ssh,
         pages,
         [
-            webhooks.listen(doors, ship.proxy.hooks, hooked),
-            idling.listen(doors, ship.proxy.wake, bridge.idling),
+            webhooks.listen(doors, ship.proxy.instance.hooks, hooked),
+            idling.listen(doors, ship.proxy.instance.wake, bridge.idling),
             doors.listenUNIX(str(config.layout.socket), relay, mode=0o600),
             doors.listenTCP(config.settings.ssh_port, ssh, 256, config.bind),
-            site.listen(doors, ship.proxy.pages, pages),
+            site.listen(doors, ship.proxy.instance.pages, pages),
         ],
     )
 

@@ -58,7 +58,7 @@ async def gather(sources: Sources, readers: int) -> Facts:
         tallies=await ship.ledger.tallies(BOUNDS),
         restarts=ship.services.restarts,
         ended=frozenset(ship.services.ended),
-        asleep=ship.proxy.asleep(),
+        asleep=ship.proxy.traffic.asleep(),
         expires={name: each.expires for name, each in ship.door.certificates.items()},
         silence=loop.following.silence(followed.url) if followed else None,
         reloads=ship.proxy.reloads,

@@ -24,7 +24,7 @@ from twisted.web.resource import IResource, Resource
 from twisted.web.server import NOT_DONE_YET, Request, Site
 
 from hooks.errors import Refused
-from proxy.distribution import worker_user
+from proxy.instance import worker_user
 
 PATH = "/starphleet/"
 OWNER = "X-Starphleet-Owner"

@@ -51,7 +51,7 @@ class Survey:
         failed = await self.ship.ledger.failed(now - LONGEST)
         wishes, refused = self._wishes(), self._refused()
         under_way = {one.service: one for one in reversed(self.going())}
-        asleep, services = self.ship.proxy.asleep(), self.ship.services
+        asleep, services = self.ship.proxy.traffic.asleep(), self.ship.services
         names = serving.keys() | failed.keys() | wishes.keys() | refused.keys() | under_way.keys()
         return {
             name: Known(

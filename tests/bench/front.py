@@ -28,6 +28,7 @@ from twisted.internet.task import react
 from containers.interface import Address
 from containers.watching import in_thread
 from proxy.distribution import SYSTEM_PATHS
+from proxy.instance import Instance
 from proxy.nginx import Proxy
 from proxy.protection import Commons, Jwt, Protection
 from proxy.routes import Backend, Route
@@ -193,10 +194,9 @@ def alone(measure: Callable[[Any, Path], Any], argv: Sequence[str]) -> None:
     react(lambda reactor: Deferred.fromCoroutine(said(reactor)), [])
 
 
-def ship(reactor: Any, prefix: Path, **options: Any) -> Proxy:
+def ship(reactor: Any, prefix: Path, port: int, **options: Any) -> Proxy:
     """A ship's nginx, which ends with the reactor."""
-    given: dict[str, Any] = {"bind": "127.0.0.1", "run": run, "workers": WORKERS, **options}
-    proxy = Proxy(reactor, prefix, **given)
+    proxy = Proxy(reactor, Instance(prefix, port, bind="127.0.0.1", workers=WORKERS), **options)
 
     def end() -> Deferred[None]:
         return Deferred.fromCoroutine(proxy.stop())
@@ -289,7 +289,7 @@ async def measure(reactor: Any, home: Path) -> Samples:
         enter(uvicorn(home / "uvicorn", app, quick))
         enter(nginx(home / "still", HELLO.format(port=still), still))
         enter(nginx(home / "bare", leading, to_app))
-        proxy = ship(reactor, home / "ship", http_port=port)
+        proxy = ship(reactor, home / "ship", port, run=run)
         table = {
             Route(name, (), f"/{name}/"): (Backend(name, "127.0.0.1", app), mode.protection)
             for name, mode in of.items()

@@ -69,7 +69,7 @@ class Ship:
 
     async def started(self, prefix: Path) -> Ship:
         options = {"run": self.run, "patience": AT_ONCE}
-        self.proxy = ship(self.reactor, prefix, http_port=self.port, **options)
+        self.proxy = ship(self.reactor, prefix, self.port, **options)
         numbers = range(self.services)
         table = {route(f"s{n}"): (self.backend(f"c{n}"), Protection()) for n in numbers}
         refused = await self.proxy.start(table)
@@ -127,7 +127,7 @@ async def deployed(of: Ship) -> tuple[int, int]:
     containers = ["c0", *(f"again{n}" for n in range(DEPLOYS))]
     for old, new in pairwise(containers):
         await of.proxy.publish(route("s0"), of.backend(new))
-        if await of.proxy.drain(old, DRAIN):
+        if await of.proxy.traffic.drain(old, DRAIN):
             raise AssertionError(f"requests are still at {old}")
         await until(partial(asked, of.proxy, new), f"somebody asks {new}")
     answers, failures = await load.end()
@@ -135,7 +135,7 @@ async def deployed(of: Ship) -> tuple[int, int]:
 
 
 async def asked(proxy: Proxy, container: str) -> bool:
-    return await proxy.last_used(container) > 0
+    return await proxy.traffic.last_used(container) > 0
 
 
 if __name__ == "__main__":

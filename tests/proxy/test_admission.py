@@ -236,7 +236,7 @@ class WayTests(GuardedCase):
             self.assertEqual((await self.fetch("/~hello/")).status, status)
             told = json.loads((self.prefix / "guard" / "guards.json").read_text())
             self.assertEqual("hello" in told["services"], status == 401)
-        await proxy.lull("hello", "hello", True)
+        await proxy.traffic.lull("hello", "hello", True)
         self.assertIn(" asleep guarded", (self.prefix / "backends").read_text())
         self.assertEqual((await self.fetch("/~hello/")).status, 401)
         self.assertEqual(self.generation(), generation)
@@ -382,7 +382,7 @@ class BetaTests(GuardedCase):
         self.assertEqual(self.seen(await self.fetch("/a/x"))["x-identity"], "b")
         await proxy.withdraw("/b")
         self.assertEqual((await self.fetch("/a/x")).json["app"], "first")
-        self.assertEqual(await proxy.drain("beta", 5), 0)
+        self.assertEqual(await proxy.traffic.drain("beta", 5), 0)
 
     async def test_circles_end(self) -> None:
         """Services that send to each other are left after three hops."""

@@ -9,6 +9,7 @@ from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import SynchronousTestCase
 
 from proxy.guard.slowing import FREE
+from proxy.instance import Instance
 from proxy.nginx import Proxy
 from proxy.protection import Commons, Protection, Sign
 from proxy.proxies import networks
@@ -63,7 +64,7 @@ class NetworkTests(SynchronousTestCase):
         """No other text comes into nginx's configuration."""
         for wrong in ("1.2.3.4; evil on", "unix:", ""):
             with self.assertRaises(InvalidRoute):
-                Proxy(None, Path("/x"), http_port=1, run=run, proxies=(wrong,))  # type: ignore[arg-type]
+                Instance(Path("/x"), 1, proxies=(wrong,))
 
 
 class BehindCase(ProxyCase):
@@ -282,7 +283,7 @@ class RedirectTests(BehindCase):
     async def test_what_stays_plain(self) -> None:
         """The balancer's own question, an authority's, and published ports are answered by http."""
         proxy = await self.leading()
-        (proxy.challenges / "token").write_text("token.thumb")
+        (proxy.instance.challenges / "token").write_text("token.thumb")
         self.assertEqual((await self.get("/starphleet/nginx/status")).text, "Ok\n")
         for host in ("ship", "a.example"):
             answer = await self.get("/.well-known/acme-challenge/token", host=host)

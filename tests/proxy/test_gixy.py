@@ -15,8 +15,9 @@ from attrs import evolve
 from twisted.trial.unittest import SynchronousTestCase
 
 from proxy.certificates import self_made
+from proxy.instance import Instance, User
 from proxy.protection import Sign
-from proxy.render import Instance, User, generation_files
+from proxy.render import generation_files
 from proxy.routes import Route
 from proxy.structure import Structure
 
@@ -67,7 +68,6 @@ class GixyTests(SynchronousTestCase):
             worker_user=User("www-data", "www-data"),
             workers=2,
             files=1024,
-            patience=3600,
             https_port=443,
             https_redirect=True,
             hsts=31_536_000,

@@ -15,7 +15,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from proxy.control import table_text
 from proxy.directives import ALLOWED, directives
-from proxy.render import Instance, generation_files
+from proxy.instance import Instance
+from proxy.render import generation_files
 from proxy.routes import Backend, InvalidRoute, Route, RouteTaken
 from proxy.structure import Structure
 
@@ -198,7 +199,7 @@ class InjectionTests(SynchronousTestCase):
             worker_user=None,
             workers=1,
             files=1024,
-            patience=60,
+            silence=60,
         )
 
     def test_nginx_takes_whatever_the_grammar_takes(self) -> None:

@@ -18,7 +18,7 @@ class HoldingTests(GuardedCase):
         table = {route("hello"): self.away, route("other"): self.app("other").backend}
         proxy = self.proxy()
         await proxy.start(public(table))
-        await proxy.hold("hello", AWAY, True)
+        await proxy.traffic.hold("hello", AWAY, True)
         return proxy
 
     async def test_until_it_listens(self) -> None:
@@ -27,9 +27,9 @@ class HoldingTests(GuardedCase):
         asked = [self.fetch("/~hello/sink", method="POST", body=b"x" * 100_000) for _ in range(9)]
         self.assertEqual((await self.fetch("/~other/")).status, 200)
         self.assertEqual([one for one in asked if one.called], [])
-        self.assertEqual(await proxy.open_requests(AWAY), 0)
+        self.assertEqual(await proxy.traffic.open_requests(AWAY), 0)
         self.app("hello", self.away.port)
-        await proxy.hold("hello", AWAY, False)
+        await proxy.traffic.hold("hello", AWAY, False)
         for one in asked:
             self.assertEqual((await one).json["body"], 100_000)
         self.assertEqual((await self.fetch("/~hello/")).status, 200)
@@ -45,7 +45,7 @@ class HoldingTests(GuardedCase):
         """When the ship gives it up, a page says that the service is away."""
         proxy = await self.held()
         asked = self.fetch("/~hello/")
-        await proxy.hold("hello", AWAY, False)
+        await proxy.traffic.hold("hello", AWAY, False)
         self.assertEqual((await asked).status, 502)
 
     async def test_another_instead(self) -> None:
@@ -54,7 +54,7 @@ class HoldingTests(GuardedCase):
         asked = self.fetch("/~hello/")
         await proxy.publish(route("hello"), self.app("green").backend)
         self.assertEqual((await asked).json["app"], "green")
-        await proxy.hold("hello", AWAY, True)
+        await proxy.traffic.hold("hello", AWAY, True)
         self.assertEqual((await self.fetch("/~hello/")).json["app"], "green")
 
     async def test_who_may_not(self) -> None:
@@ -62,7 +62,7 @@ class HoldingTests(GuardedCase):
         proxy = await self.held()
         self.sentry()
         await proxy.publish(route("hello"), self.away, LISTED)
-        await proxy.hold("hello", AWAY, True)
+        await proxy.traffic.hold("hello", AWAY, True)
         self.assertEqual((await self.fetch("/~hello/")).status, 401)
         said = (self.prefix / "backends").read_text()
         self.assertIn(f"hello 127.0.0.1 {self.away.port} {AWAY} guarded starting\n", said)

@@ -234,9 +234,9 @@ class RedirectTests(TlsCase):
         await proxy.publish(
             Route("/", (), "/", port=port), root.backend, Protection(mode="htpasswd")
         )
-        token = proxy.challenges / "aZ-_09"
+        token = proxy.instance.challenges / "aZ-_09"
         token.write_text("token.thumb")
-        (proxy.challenges / "other.txt").write_text("no")
+        (proxy.instance.challenges / "other.txt").write_text("no")
         for at in (self.port, port):
             for host in ("ship", "a.example"):
                 base = "/.well-known/acme-challenge/"

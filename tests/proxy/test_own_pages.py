@@ -45,7 +45,7 @@ class OwnCase(DoorCase):
             for app in apps
         }
         self.assertEqual(await proxy.start(table), {})
-        self.site = Site("site").listen_at(proxy.pages)
+        self.site = Site("site").listen_at(proxy.instance.pages)
         self.addCleanup(self.close, self.site)
         return proxy
 

@@ -101,7 +101,7 @@ class PathTests(ProxyCase):
             self.assertIn((await self.fetch(target)).status, (301, 404), target)
         self.assertEqual((await self.fetch("/starphleets/x")).json["app"], "root")
         self.assertEqual((await self.fetch("/starphleet/hooks/x")).status, 502)
-        own = App("own").listen_at(proxy.hooks)
+        own = App("own").listen_at(proxy.instance.hooks)
         self.addCleanup(self.close, own)
         answer = await self.fetch("/starphleet/hooks/x?y", method="POST", body=b"whole")
         self.assertEqual((answer.json["app"], answer.json["target"]), ("own", "/x?y"))
@@ -180,9 +180,9 @@ class StreamTests(ProxyCase):
         await client.receives(b"101 Switching")
         client.send("ping over the wire")
         await client.receives(b"ping over the wire")
-        self.assertEqual(await proxy.open_requests("hello"), 1)
+        self.assertEqual(await proxy.traffic.open_requests("hello"), 1)
         client.close()
-        self.assertEqual(await proxy.drain("hello", 5), 0)
+        self.assertEqual(await proxy.traffic.drain("hello", 5), 0)
 
     async def test_only_websockets_upgrade(self) -> None:
         """Another protocol than websocket (h2c, say) is not handed on."""
@@ -213,7 +213,7 @@ class StreamTests(ProxyCase):
         self.assertEqual(answer.json["body"], 100_000_000)
         self.assertLess(max(w.memory_info().rss for w in workers) - before, 16_000_000)
         self.assertEqual(sum(w.io_counters().write_bytes for w in workers) // 1_000_000, 0)
-        self.assertEqual(await proxy.drain("hello", 5), 0)
+        self.assertEqual(await proxy.traffic.drain("hello", 5), 0)
 
 
 class KeptConnectionTests(ProxyCase):
@@ -268,7 +268,7 @@ class PageTests(ProxyCase):
         self.assertEqual(answer.status, 502)
         self.assertIn("hello is being restarted", answer.text)
         self.assertEqual(answer.headers["X-Starphleet-Container"], "hello.1")
-        self.assertEqual(await proxy.drain("hello.1", 5), 0)
+        self.assertEqual(await proxy.traffic.drain("hello.1", 5), 0)
 
     async def test_broken_answer(self) -> None:
         """When the app hangs up without a whole answer, a 502 says that, and it is asked once."""
@@ -285,7 +285,7 @@ class PageTests(ProxyCase):
         answer = await self.fetch("/~hello/hold")
         self.assertEqual(answer.status, 504)
         self.assertIn("hello did not answer in time", answer.text)
-        self.assertEqual(await proxy.drain("hello", 5), 0)
+        self.assertEqual(await proxy.traffic.drain("hello", 5), 0)
 
     async def test_own_errors_pass(self) -> None:
         """An error page of the app's own is left as it is."""

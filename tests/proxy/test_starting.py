@@ -61,13 +61,13 @@ class StartTests(ProxyCase):
         """A port that another program has is named, with what nginx said."""
         taken = self.app("taken").port
         with self.assertRaisesRegex(ProxyError, rf"did not start .*:{taken} failed .*in use"):
-            await self.proxy(http_port=taken).start({})
+            await self.proxy(port=taken).start({})
 
     async def test_settings_are_refused(self) -> None:
         """Settings that cannot be are refused at once, each in one line."""
         for wrong, says in (
             ({"bind": "0.0.0.0; evil"}, "bind address"),
-            ({"http_port": 0}, "HTTP port 0"),
+            ({"port": 0}, "HTTP port 0"),
             ({"ship": "a b"}, "ship name"),
         ):
             with self.assertRaisesRegex(InvalidRoute, says):

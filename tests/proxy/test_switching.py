@@ -31,14 +31,14 @@ class SwitchTests(ProxyCase):
         for old, new in pairwise(backends):
             await proxy.publish(hello, new)
             switched.append(time.monotonic())
-            self.assertEqual(await proxy.drain(old.container, 5), 0)
+            self.assertEqual(await proxy.traffic.drain(old.container, 5), 0)
         answers, failures = await load.end()
         self.assertEqual(failures, [])
         self.assertGreater(len(answers), 1000)
         for sent, container in answers:
             self.assertGreaterEqual(int(container[1:]), bisect_right(switched, sent))
         self.assertEqual(await self.workers(), before)
-        self.assertEqual(await proxy.drain(new.container, 5), 0)
+        self.assertEqual(await proxy.traffic.drain(new.container, 5), 0)
 
     async def test_reloading_under_load_loses_nothing(self) -> None:
         """Five reloads for other services under 20 busy keep-alive clients: no failure."""
@@ -118,7 +118,7 @@ class DrainTests(ProxyCase):
         await until(lambda: len(blue.held) == 2, "poll and stream to open")
         await proxy.publish(route("hello"), green.backend)
         await proxy.publish(route("more"), green.backend)
-        self.assertEqual(await proxy.drain("blue", 0.05), 3)
+        self.assertEqual(await proxy.traffic.drain("blue", 0.05), 3)
         socket.send("still here")
         await socket.receives(b"still here")
         blue.held.pop(0).reply(b"let go")
@@ -127,7 +127,7 @@ class DrainTests(ProxyCase):
         socket.close()
         await self.counts(proxy, "blue", 1)
         blue.held[0].close()
-        self.assertEqual(await proxy.drain("blue", 5), 0)
+        self.assertEqual(await proxy.traffic.drain("blue", 5), 0)
 
     async def test_clients_that_give_up_are_not_counted(self) -> None:
         """A client that goes away before its answer leaves no count behind."""
@@ -136,9 +136,9 @@ class DrainTests(ProxyCase):
         client = await self.client()
         await client.ask("/~hello/hold")
         await until(lambda: app.held, "request to arrive")
-        self.assertEqual(await proxy.open_requests("hello"), 1)
+        self.assertEqual(await proxy.traffic.open_requests("hello"), 1)
         client.close()
-        self.assertEqual(await proxy.drain("hello", 5), 0)
+        self.assertEqual(await proxy.traffic.drain("hello", 5), 0)
 
     async def test_error_pages_are_not_counted(self) -> None:
         """Requests that ended with a page of the proxy's own leave no count behind."""
@@ -147,8 +147,8 @@ class DrainTests(ProxyCase):
         await proxy.publish(route("broken"), gone)
         for target in ("/~broken/", "/~hello/break", "/nowhere", "/~hello", "/%"):
             await self.fetch(target)
-        self.assertEqual(await proxy.drain("gone", 5), 0)
-        self.assertEqual(await proxy.drain("hello", 5), 0)
+        self.assertEqual(await proxy.traffic.drain("gone", 5), 0)
+        self.assertEqual(await proxy.traffic.drain("hello", 5), 0)
 
     async def test_crashed_worker_is_not_counted(self) -> None:
         """What a worker had open when it was killed counts no more; the others serve on."""
@@ -157,7 +157,7 @@ class DrainTests(ProxyCase):
         client = await self.client()
         await client.ask("/~hello/hold")
         await until(lambda: app.held, "request to arrive")
-        self.assertEqual(await proxy.open_requests("hello"), 1)
+        self.assertEqual(await proxy.traffic.open_requests("hello"), 1)
         for pid in await self.workers():
             self.kill(pid)
         await until(lambda: client.closed, "client to be cut off")
@@ -167,7 +167,7 @@ class DrainTests(ProxyCase):
     async def counts(self, proxy: object, container: str, expected: int) -> None:
         async def right() -> bool:
             try:
-                return bool(await proxy.open_requests(container) == expected)  # type: ignore[attr-defined]
+                return bool(await proxy.traffic.open_requests(container) == expected)  # type: ignore[attr-defined]
             except ProxyError:
                 return False
 

@@ -163,7 +163,7 @@ class AuthorityTests(TlsCase):
         acme = Acme(
             reactor,
             pebble.directory / "kept",
-            proxy.challenges,
+            proxy.instance.challenges,
             email="us@example.net",
             server=pebble.server,
             roots=pebble.roots,

@@ -349,7 +349,7 @@ class CachedTests(ProxyCase):
         answer = await self.fetch("/a/b_cached/count")
         self.assertEqual(answer.headers["X-Cache-Status"], "MISS")
         self.assertEqual(answer.headers["X-Starphleet-Container"], "green")
-        self.assertEqual(await proxy.drain("blue", 5), 0)
+        self.assertEqual(await proxy.traffic.drain("blue", 5), 0)
 
     async def test_streams_pass_by(self) -> None:
         """On a cached path too an event is with the client before the next one is written, and a
@@ -368,16 +368,16 @@ class CachedTests(ProxyCase):
         self.assertIn(b"X-Starphleet-Container: hello", client.received)
         self.assertIn(b"max-age=3600", client.received)
         self.assertNotIn(b"X-Cache-Status", client.received)
-        self.assertEqual(await proxy.open_requests("hello"), 1)
+        self.assertEqual(await proxy.traffic.open_requests("hello"), 1)
         client.close()
-        self.assertEqual(await proxy.drain("hello", 5), 0)
+        self.assertEqual(await proxy.traffic.drain("hello", 5), 0)
         other = await self.client()
         await other.ask("/a_cached/socket", "Upgrade: websocket", "Connection: Upgrade")
         await other.receives(b"101 Switching")
         other.send("ping over the wire")
         await other.receives(b"ping over the wire")
         other.close()
-        self.assertEqual(await proxy.drain("hello", 5), 0)
+        self.assertEqual(await proxy.traffic.drain("hello", 5), 0)
         answer = await self.fetch("/a_cached/y%2F?z", headers=[("Accept", "text/event-stream")])
         self.assertEqual(answer.json["target"], "/y%2F?z")
         self.assertEqual((await self.fetch("/a_cached/y")).headers["X-Cache-Status"], "MISS")

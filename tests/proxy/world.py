@@ -16,6 +16,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.trial.unittest import TestCase
 
 from proxy.engine import Patience
+from proxy.instance import Instance
 from proxy.nginx import Proxy
 from proxy.protection import Protection
 from proxy.routes import Backend, Route
@@ -23,6 +24,8 @@ from tests.ports import free_port
 from tests.proxy.app import App
 from tests.proxy.client import Answer, Client, fetch
 from tests.proxy.reactor import reactor, run, until
+
+OF_THE_PROXY = ("run", "operator", "patience", "search")  # options; others are of its instance
 
 
 def route(name: str, *hosts: str) -> Route:
@@ -48,14 +51,16 @@ class ProxyCase(TestCase):
     def proxy(self, **options: Any) -> Proxy:
         """A proxy on this test's prefix and port; its nginx ends with the test."""
         given: dict[str, Any] = {
-            "http_port": self.port,
-            "bind": "127.0.0.1",
             "run": run,
+            "patience": Patience(verify=20.0, stop=2.0, parting=0.02, apart=0.0),
+            "port": self.port,
+            "bind": "127.0.0.1",
             "ship": "enterprise.example",
             "workers": 2,
-            "patience": Patience(verify=20.0, stop=2.0, parting=0.02, apart=0.0),
+            **options,
         }
-        proxy = Proxy(self.reactor, self.prefix, **{**given, **options})
+        own = {name: given.pop(name) for name in OF_THE_PROXY if name in given}
+        proxy = Proxy(self.reactor, Instance(self.prefix, **given), **own)
         self.addCleanup(self.stop, proxy)
         return proxy
 

@@ -11,7 +11,7 @@ from hooks.layout import Layout
 from hooks.repository import Repository
 from hooks.settings import Settings, git_address, own_url, reached, route, url
 from hooks.standing import UNPUBLISHED, Front, Place
-from proxy.render import Instance
+from proxy.instance import Instance
 from proxy.routes import Route
 from receiver import keyring
 from receiver.config import load
@@ -111,7 +111,7 @@ class Config(SynchronousTestCase):
                 self.assertEqual(own_url(settings, "/x", secure=trusted), page)
             if asked is not None:
                 self.assertEqual(reached(settings), asked)
-                Instance(Path("/p"), Path("/m"), "ship", "::", 80, None, 1, 9, 9, reached=asked)
+                Instance(Path("/p"), 80, reached=asked)
 
     def test_the_url_is_one_that_works(self) -> None:
         """A name in front where the host can carry one, else the path."""
