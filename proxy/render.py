@@ -44,7 +44,8 @@ def _text(lines: Sequence[Directive], cached: bool) -> str:
     text = []
     for each in lines:
         if each.name == "expires":
-            text += [f'set $sp_expires "{each.words[0]}";', "expires $sp_expires;"]
+            value = Directive("set", ("$sp_expires", *each.words))
+            text += [value.text, "expires $sp_expires;"]
         elif not (cached and each.name in MATTER):
             text.append(each.text)
     return " ".join(text)

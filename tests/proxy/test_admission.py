@@ -164,6 +164,15 @@ class WayTests(GuardedCase):
         sentry.decide = self.saying()
         self.assertIn("max-age", (await self.fetch("/a/")).headers["Cache-Control"])
 
+    async def test_a_directives_word_is_one_word(self) -> None:
+        """No word of the directives for a service leads around its guard, whatever its quotes."""
+        app, proxy = self.app("hello"), self.proxy()
+        self.sentry()
+        locations = """expires '"; return 200 "around';"""
+        await proxy.start({Route("hello", (), "/a/", locations=locations): (app.backend, LISTED)})
+        self.assertEqual((await self.fetch("/a/")).status, 401)
+        self.assertEqual((await self.fetch("/a/", headers=[ANN])).json["app"], "hello")
+
     async def test_what_a_yes_brings(self) -> None:
         """The app gets the guard's headers over the client's, the client the guard's cookies beside
         the app's."""
