@@ -74,12 +74,13 @@ local function share(fact)
     end
 end
 
--- Header filter: what is set over the app's own.
+-- Header filter: what is set over the app's own. What we say ourselves stays as it is.
 function M.answer(service)
     local fact = facts.services[service]
     if not fact then return end
+    local ours = fact.response and ngx.ctx.ours
     for name, value in pairs(fact.response or none) do
-        ngx.header[name] = value
+        if not (ours and ngx.header[name]) then ngx.header[name] = value end
     end
     if fact.origins then share(fact) end
 end

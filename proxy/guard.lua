@@ -140,7 +140,7 @@ end
 
 -- What the client is told instead, as the checker said it.
 local function refuse(answer)
-    ngx.var.sp_expires = "off"
+    ngx.var.sp_expires, ngx.ctx.ours = "off", true
     ngx.status = answer.status
     local given = {}
     for _, header in ipairs(answer.headers) do

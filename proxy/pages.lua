@@ -11,7 +11,7 @@ local function escape(text)
 end
 
 local function page(status, title, text)
-    ngx.status = status
+    ngx.status, ngx.ctx.ours = status, true
     ngx.header["Cache-Control"] = "no-store"
     if status > 500 then ngx.header["Retry-After"] = "1" end
     if not (ngx.var.http_accept or ""):find("text/html", 1, true) then

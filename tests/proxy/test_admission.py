@@ -173,6 +173,22 @@ class WayTests(GuardedCase):
         self.assertEqual((await self.fetch("/a/")).status, 401)
         self.assertEqual((await self.fetch("/a/", headers=[ANN])).json["app"], "hello")
 
+    async def test_added_headers_are_not_the_guards(self) -> None:
+        """What orders add to answers is added to the guard's too, and replaces nothing of it."""
+        app, proxy = self.app("hello"), self.proxy()
+        added = (("Cache-Control", "max-age=9"), ("Set-Cookie", "a=1"), ("X-Frame", "DENY"))
+        leading = Route("hello", (), "/a/", response_headers=added)
+        await proxy.start({leading: (app.backend, LISTED)})
+        said = ("Location: https://login/", "Cache-Control: no-store", "Set-Cookie: jwt=x")
+        sentry = self.sentry(self.saying(*said, status="302 Found"))
+        answer = await self.fetch("/a/")
+        self.assertEqual(answer.headers.get_all("Cache-Control"), ["no-store"])
+        self.assertEqual(answer.headers.get_all("Set-Cookie"), ["jwt=x"])
+        self.assertEqual(answer.headers["X-Frame"], "DENY")
+        sentry.decide = self.saying()
+        self.assertEqual((await self.fetch("/a/")).headers["Cache-Control"], "max-age=9")
+        self.assertEqual((await self.fetch("/a/break")).headers["Cache-Control"], "no-store")
+
     async def test_what_a_yes_brings(self) -> None:
         """The app gets the guard's headers over the client's, the client the guard's cookies beside
         the app's."""
