@@ -171,14 +171,13 @@ local function listens(row)
 end
 
 -- A request for a service that is starting stays here until the ship says that it listens, or, for
--- the ship may be gone, until that is seen. False when something else is said of the service.
+-- the ship may be gone, until that is seen.
 local function stay(row)
     for look = 1, LOOKS do
         ngx.sleep(LOOK)
-        if backends:get(row.service) ~= row.backend then return false end
-        if look % ALONE == 0 and listens(row) then return true end
+        if backends:get(row.service) ~= row.backend then return end
+        if look % ALONE == 0 and listens(row) then return end
     end
-    return true
 end
 
 -- Once a second is enough for who asks how long it was idle.
@@ -225,21 +224,28 @@ end
 
 -- Leads to the container of a service, or of the one that its guard says instead. Returns which
 -- service that is, the guard's yes if there is a guard, and cookies for the client, if any.
-local function lead(service, logins, yes, cookies, hops)
+-- Whenever something else is said of the service, or a while has passed, its guard is asked anew:
+-- `waited` is the backend that was waited for. `told` are cookies of those that led here.
+local function lead(service, logins, told, hops, waited)
     local row = look_up(service)
     if not row or row.stopped then return ngx.exit(503) end
-    if row.guarded and not yes then
+    local yes, cookies = nil, told
+    if row.guarded then
         yes = guard.ask(service, logins)
-        cookies = guard.together(cookies, yes.cookies)
+        cookies = guard.together(told, yes.cookies)
         local other = yes.serve and instead(yes, hops)
         if other then
             ngx.var.sp_service = other
             front.strip(other)
-            return lead(other, logins, nil, cookies, hops + 1)
+            return lead(other, logins, cookies, hops + 1)
         end
     end
-    if (not row.starting or stay(row)) and go_to(service, row) then return service, yes, cookies end
-    return lead(service, logins, yes, cookies, hops)
+    if row.starting and row.backend ~= waited then
+        stay(row)
+        return lead(service, logins, told, hops, row.backend)
+    end
+    if go_to(service, row) then return service, yes, cookies end
+    return lead(service, logins, told, hops)
 end
 
 -- What is kept of an answer is for just those who ask the same, and sent the same of themselves.
@@ -256,7 +262,7 @@ local function pass(var, service, prefix)
     connection(var, more)
     var.sp_uri = ways.below(prefix)
     local yes, cookies
-    service, yes, cookies = lead(service, logins, nil, nil, 0)
+    service, yes, cookies = lead(service, logins, nil, 0)
     front.add_headers(service)
     if cookie then front.keep_session() end
     if yes then guard.let_in(yes) end

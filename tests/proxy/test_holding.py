@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from attrs import evolve
+
 from proxy.nginx import Proxy
 from proxy.routes import Backend
 from tests.ports import free_port
-from tests.proxy.test_admission import LISTED, GuardedCase
+from tests.proxy.reactor import until
+from tests.proxy.sentry import NO
+from tests.proxy.test_admission import ANN, LISTED, GuardedCase
 from tests.proxy.world import public, route
 
 AWAY = "hello.1"
@@ -75,3 +79,17 @@ class HoldingTests(GuardedCase):
         await proxy.leave()
         await self.proxy().start(public({route("hello"): self.away}))
         self.assertEqual((await asked).status, 502)
+
+    async def test_who_may_is_asked_when_it_goes_on(self) -> None:
+        """Who waited is let in by what is asked of visitors then, not when they came."""
+        proxy = await self.held()
+        sentry = self.sentry()
+        await proxy.publish(route("hello"), self.away, LISTED)
+        await proxy.traffic.hold("hello", AWAY, True)
+        asked = self.fetch("/~hello/", headers=[ANN])
+        await until(lambda: sentry.asked, "the question")
+        sentry.decide = lambda request: NO
+        green = self.app("green")
+        await proxy.publish(route("hello"), green.backend, evolve(LISTED, listed=()))
+        self.assertEqual((await asked).status, 401)
+        self.assertEqual(green.wires, [])
