@@ -6,6 +6,7 @@ import json
 import re
 import time
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from threading import Event
 from typing import Any, ParamSpec, TypeVar
@@ -152,18 +153,27 @@ class Acme:
         return deferToThreadPool(self._reactor, pool, work, *args, **kwargs)
 
     def _obtain(self, name: str, over: Event) -> Certificate:
-        failed = self._directory / f"{name}.failed"
+        earlier = load_failure(self._directory, name)
         try:
+            # Where there is no room to keep what comes of it, nobody is asked again and again.
+            self._note(
+                name, _next(earlier, f"no certificate for {name}: its order did not come to an end")
+            )
             certificate = self._ordered(name, over)
-            failed.unlink(missing_ok=True)
+            self._note(name, None)
         except (ProxyError, OSError) as error:
             why = f"no certificate for {name}: {error}"
-            if not over.is_set():
-                earlier = load_failure(self._directory, name)
-                failure = Failure(earlier.count + 1 if earlier else 1, time.time(), why)
-                write_private(failed, json.dumps(asdict(failure)).encode())
+            with suppress(OSError):
+                self._note(name, earlier if over.is_set() else _next(earlier, why))
             raise AcmeError(why) from error
         return certificate
+
+    def _note(self, name: str, failure: Failure | None) -> None:
+        file = self._directory / f"{name}.failed"
+        if failure is None:
+            file.unlink(missing_ok=True)
+        else:
+            write_private(file, json.dumps(asdict(failure)).encode())
 
     def _ordered(self, name: str, over: Event) -> Certificate:
         key = new_key()
@@ -173,6 +183,10 @@ class Acme:
             raise AcmeError("what the authority gave is not for it")
         save(self._directory / f"{name}.pem", certificate)
         return certificate
+
+
+def _next(earlier: Failure | None, why: str) -> Failure:
+    return Failure(earlier.count + 1 if earlier else 1, time.time(), why)
 
 
 def load_certificate(directory: Path, name: str) -> Certificate | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import shutil
@@ -19,6 +20,7 @@ from hypothesis import strategies as some
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.trial.unittest import SkipTest, SynchronousTestCase, TestCase
 
+import proxy.acme as acme_module
 from proxy.acme import Acme, Failure, due, public
 from proxy.authority import AcmeError, Authority, plain, reason
 from proxy.certificates import Certificate, self_made
@@ -118,6 +120,32 @@ class GivenTests(TestCase):
                 await acme.certificate("one.net")
         self.assertEqual([each.name for each in self.directory.iterdir()], ["one.net.failed"])
         self.assertEqual((await acme.failures(["one.net"]))["one.net"].count, 3)
+
+    async def test_no_order_that_could_not_be_kept(self) -> None:
+        """While the disk is full no authority is asked: it would give again and again, and then
+        not for a week."""
+        acme = Acme(reactor, self.directory, self.directory, email="a@b.net", server="https://x/")
+        ordered: list[str] = []
+
+        def order(_: object, name: str, key: bytes, *__: object) -> bytes:
+            ordered.append(name)
+            return signed(load_pem_private_key(key, None), name)
+
+        def full(*_: object) -> None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        self.patch(Authority, "order", order)
+        patches = [self.patch(acme_module, name, full) for name in ("write_private", "save")]
+        for _ in range(2):
+            refused = await acme.renew(["one.net", "two.net"], time.time(), lambda *_: None)
+            self.assertEqual(sorted(refused), ["one.net", "two.net"])
+            self.assertIn("No space left", refused["one.net"])
+        self.assertEqual(ordered, [])
+        for each in patches:
+            each.restore()
+        self.assertEqual(await acme.renew(["one.net"], time.time(), lambda *_: None), {})
+        self.assertEqual(ordered, ["one.net"])
+        self.assertEqual(await acme.failures(["one.net"]), {})
 
 
 class AcmeTests(TestCase):
