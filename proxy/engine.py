@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from attrs import frozen
 from twisted.internet import defer
-from twisted.internet.defer import Deferred, DeferredLock
+from twisted.internet.defer import CancelledError, Deferred, DeferredLock
 from twisted.internet.interfaces import IReactorFDSet, IReactorTime
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
@@ -150,7 +150,9 @@ class Engine:
             try:
                 if await self._revive():
                     self._said.warn("nginx was gone and has been started again")
-            except ProxyError as error:
+            except CancelledError:
+                raise
+            except Exception as error:  # a full disk, too: that must not be the last try
                 self._said.error("nginx is gone: {error}", error=error)
 
     def let_go(self) -> None:
@@ -207,8 +209,11 @@ class Engine:
         return True
 
     async def _trim(self) -> None:
-        """Bound the error log."""
-        await aside(self._reactor, trim_log, self._log, LOG_LIMIT)
+        """Bound the error log, if there is room for the one before."""
+        try:
+            await aside(self._reactor, trim_log, self._log, LOG_LIMIT)
+        except OSError as error:
+            self._said.error("the log of nginx is not bounded: {error}", error=error)
 
     async def _find(self) -> Family:
         return await aside(self._reactor, find, self._log, self._instance.prefix / "nginx.pid")

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
+
 import psutil
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorFDSet
 from twisted.trial.unittest import SynchronousTestCase
 
 from proxy.engine import Patience
+from proxy.files import Generations
 from proxy.nginx import Proxy
 from proxy.processes import Family, Process, ended, family, find
 from proxy.routes import Backend, ProxyError, Route
@@ -107,6 +110,28 @@ class SurvivalTests(ProxyCase):
         await self.kill_all()
         await proxy.publish(route("more"), blue.backend)
         self.assertEqual((await self.fetch("/~more/")).status, 200)
+
+    async def test_started_again_once_there_is_room(self) -> None:
+        """An nginx that dies while the disk is full is started as soon as it can be."""
+        app = self.app("hello")
+        proxy = await self.started(app)
+        kept = Deferred.fromCoroutine(proxy.keep())
+        self.addCleanup(lambda: kept)
+        tries = []
+
+        def full(*_: object) -> None:
+            tries.append(1)
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        patch = self.patch(Generations, "make_current", full)
+        master = await self.master()
+        self.kill(master)
+        await until(lambda: tries, "it to be tried")
+        patch.restore()
+        await until(lambda: self.new_master(master), "another master")
+        await until(lambda: (self.prefix / "control" / "socket").exists(), "it to listen")
+        self.assertEqual((await self.fetch("/~hello/")).status, 200)
+        await proxy.stop()
 
     async def test_hung_nginx_is_replaced(self) -> None:
         """A ship that finds an nginx of its prefix that does not answer ends it and starts one."""
