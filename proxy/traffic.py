@@ -75,13 +75,13 @@ class Traffic:
 
     async def open_requests(self, container: str) -> int:
         """Requests, streams and websockets that are on their way to `container` or open there."""
-        control = self._running().control
-        return await control.open_requests(matches("container name", CONTAINER, container))
+        engine, name = self._running(), matches("container name", CONTAINER, container)
+        return await engine.told(lambda: engine.control.open_requests(name))
 
     async def last_used(self, container: str) -> float:
         """When `container` was last asked for something, in epoch seconds; 0 for never."""
-        control = self._running().control
-        return await control.last_used(matches("container name", CONTAINER, container))
+        engine, name = self._running(), matches("container name", CONTAINER, container)
+        return await engine.told(lambda: engine.control.last_used(name))
 
     async def drain(self, container: str, wait: float) -> int:
         """Wait until nothing is open to `container`, at most `wait` seconds; what still is."""

@@ -133,6 +133,16 @@ class SurvivalTests(ProxyCase):
         self.assertEqual((await self.fetch("/~hello/")).status, 200)
         await proxy.stop()
 
+    async def test_who_asks_revives(self) -> None:
+        """What is open is asked of an nginx that is started for it: nothing is, then."""
+        app = self.app("hello")
+        proxy = await self.started(app)
+        await self.kill_all()
+        self.assertEqual(await proxy.traffic.drain("hello", 5), 0)
+        self.assertEqual((await self.fetch("/~hello/")).status, 200)
+        await self.kill_all()
+        self.assertEqual(await proxy.traffic.last_used("hello"), 0)
+
     async def test_hung_nginx_is_replaced(self) -> None:
         """A ship that finds an nginx of its prefix that does not answer ends it and starts one."""
         app = self.app("hello")
