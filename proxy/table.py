@@ -35,6 +35,7 @@ class Table:
     def __init__(self, file: Path) -> None:
         self._file = file
         self._entries: dict[str, Entry] = {}
+        self._untold: set[str] = set()
 
     def begin(self, entries: Mapping[str, Entry]) -> None:
         """Just these."""
@@ -45,12 +46,22 @@ class Table:
         return self._entries.get(service)
 
     def put(self, service: str, entry: Entry | None) -> None:
-        """From now on this one; `None` for none. nginx, if it runs, is still to be told."""
-        if entry is None:
-            self._entries.pop(service, None)
-        else:
+        """From now on this one; `None` for none. nginx, if it runs, is still to be told. Where it
+        cannot be written, it stays as it was."""
+        before = self._entries
+        self._entries = {name: led for name, led in before.items() if name != service}
+        if entry is not None:
             self._entries[service] = entry
-        self._write()
+        try:
+            self._write()
+        except ProxyError:
+            self._entries = before
+            raise
+        self._untold.add(service)
+
+    def is_told(self, service: str) -> bool:
+        """Whether nginx has heard what there is of a service."""
+        return service not in self._untold
 
     def asleep(self) -> frozenset[str]:
         """The services that the first request wakes."""
@@ -63,6 +74,8 @@ class Table:
             await control.delete(service)
         else:
             await control.put(service, entry.backend)
+        if self._entries.get(service) is entry:
+            self._untold.discard(service)
 
     async def align(self, control: Control, *, patiently: bool = False) -> None:
         """Tell an adopted nginx all, as far as it knows something else.

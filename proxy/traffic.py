@@ -103,7 +103,7 @@ class Traffic:
         if led is None or led.backend.container != container:
             return
         changed = evolve(led, backend=change(led.backend))
-        if changed != led:
+        if changed != led or not self._table.is_told(service):
             await self._put(service, changed)
 
     async def _guard(self, service: str, protection: Protection | None) -> None:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import errno
+
 from attrs import evolve
 
+import proxy.table as table_module
+from proxy.control import Control, ControlError
 from proxy.nginx import Proxy
-from proxy.routes import Backend
+from proxy.routes import Backend, ProxyError
 from tests.ports import free_port
 from tests.proxy.reactor import until
 from tests.proxy.sentry import NO
@@ -93,3 +97,33 @@ class HoldingTests(GuardedCase):
         await proxy.publish(route("hello"), green.backend, evolve(LISTED, listed=()))
         self.assertEqual((await asked).status, 401)
         self.assertEqual(green.wires, [])
+
+    async def test_said_again_after_a_full_disk(self) -> None:
+        """What could not be written is not taken for done when it is said again."""
+        proxy = await self.held()
+
+        def full(*_: object) -> None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        patch = self.patch(table_module, "write_whole", full)
+        with self.assertRaisesRegex(ProxyError, "No space left"):
+            await proxy.traffic.hold("hello", AWAY, False)
+        patch.restore()
+        await proxy.traffic.hold("hello", AWAY, False)
+        self.assertNotIn("starting", (self.prefix / "backends").read_text())
+        self.assertEqual((await self.fetch("/~hello/")).status, 502)
+
+    async def test_said_again_after_no_answer(self) -> None:
+        """What nginx did not hear is not taken for done when it is said again: it freezes nobody
+        whose requests still come."""
+        proxy = await self.held()
+
+        async def deaf(*_: object) -> None:
+            raise ControlError("nginx gave no answer")
+
+        patch = self.patch(Control, "put", deaf)
+        with self.assertRaisesRegex(ProxyError, "no answer"):
+            await proxy.traffic.lull("other", "other", True)
+        patch.restore()
+        await proxy.traffic.lull("other", "other", True)
+        self.assertEqual((await self.fetch("/~other/")).status, 503)
