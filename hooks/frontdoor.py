@@ -18,6 +18,7 @@ from hooks.layout import Layout
 from hooks.ledger import Ledger
 from hooks.settings import Settings, is_address, own_host
 from proxy.certificates import Certificate, kept, load, offered, save, write_private
+from proxy.changes import CERTIFICATES, SIGNS
 from proxy.nginx import Proxy
 from proxy.protection import Commons, Protection
 from proxy.routes import Backend, ProxyError, Route
@@ -42,6 +43,8 @@ class FrontDoor:
     _standing: Mapping[str, Certificate] = field(factory=dict)
     _given: dict[str, Certificate] = field(factory=dict)
     _own: Certificate | None = None
+    _behind: bool = False
+    """Whether nginx could not be given what there is."""
     _log: Logger = Logger()
 
     @property
@@ -89,7 +92,7 @@ class FrontDoor:
             refused = await self.acme.renew(names, time.time(), self._given.__setitem__)
             for why in refused.values():
                 self._log.error("{why}", why=why)
-        if self.certificates != before:
+        if self.certificates != before or self._behind:
             await self.refit()
 
     def vouched(self, host: str) -> bool:
@@ -112,9 +115,12 @@ class FrontDoor:
         )
 
     async def refit(self) -> None:
-        """Let nginx have what all share; what it cannot have is logged, and stays as it was."""
+        """Let nginx have what all share; what it cannot have is logged, and stays as it was until
+        the next look at certificates."""
+        self._behind = True
         try:
-            await self.proxy.refit(self.commons, offered(self.certificates))
+            refused = await self.proxy.refit(self.commons, offered(self.certificates))
+            self._behind = not refused.keys().isdisjoint((SIGNS, CERTIFICATES))
         except ProxyError as error:
             self._log.error("the front door stays as it was: {error}", error=error)
 
