@@ -27,8 +27,9 @@ local HOPS = 3 -- services that one request may be led through
 local ONCE_ONLY = { POST = true, LOCK = true, PATCH = true } -- what nginx never sends twice
 
 local SWEEP = 60 -- seconds
-local LOOK, LOOKS = 0.05, 600 -- seconds between two looks at a service that is starting; how many
-local ALONE = 20 -- of them, until a worker sees for itself whether it listens
+local LOOK, LOOKS = 0.05, 600 -- seconds between two looks at what is waited for; how many
+local ALONE = 20 -- of them, until a worker sees for itself whether a service listens
+local FULL = "resource temporarily unavailable" -- there is no place left in a socket's queue
 
 local FLAGS = { asleep = true, guarded = true, starting = true, stopped = true } -- of a backend
 
@@ -134,11 +135,20 @@ local function connection(var, more)
     end
 end
 
+-- Of many who come at once some have to wait until the ship has heard others.
+local function connected(ship)
+    for _ = 1, LOOKS do
+        local ok, why = ship:connect("unix:" .. ngx.config.prefix() .. "hooks/wake")
+        if ok or why ~= FULL then return ok end
+        ngx.sleep(LOOK)
+    end
+end
+
 -- The ship wakes what it put to sleep, and answers when that can be asked.
 local function wake(service)
     local ship = ngx.socket.tcp()
     ship:settimeout(10000)
-    local ok = ship:connect("unix:" .. ngx.config.prefix() .. "hooks/wake")
+    local ok = connected(ship)
     if ok then ok = ship:send(service .. "\n") end
     if ok then ok = ship:receive() end
     ship:close()

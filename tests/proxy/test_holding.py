@@ -5,13 +5,16 @@ from __future__ import annotations
 import errno
 
 from attrs import evolve
+from twisted.internet.defer import Deferred
+from twisted.internet.protocol import Factory
+from twisted.protocols.basic import LineOnlyReceiver
 
 import proxy.table as table_module
 from proxy.control import Control, ControlError
 from proxy.nginx import Proxy
 from proxy.routes import Backend, ProxyError
 from tests.ports import free_port
-from tests.proxy.reactor import until
+from tests.proxy.reactor import reactor, until
 from tests.proxy.sentry import NO
 from tests.proxy.test_admission import ANN, LISTED, GuardedCase
 from tests.proxy.world import public, route
@@ -127,3 +130,38 @@ class HoldingTests(GuardedCase):
         patch.restore()
         await proxy.traffic.lull("other", "other", True)
         self.assertEqual((await self.fetch("/~other/")).status, 503)
+
+
+class Waking(LineOnlyReceiver):
+    """The ship: has the requests for `hello` come to it."""
+
+    delimiter = b"\n"
+
+    def __init__(self, proxy: Proxy) -> None:
+        self.proxy = proxy
+
+    def lineReceived(self, line: bytes) -> None:
+        Deferred.fromCoroutine(self.wake(line.decode()))
+
+    async def wake(self, service: str) -> None:
+        assert self.transport is not None
+        await self.proxy.traffic.lull(service, service, False)
+        self.transport.write(b"awake\n")
+        self.transport.loseConnection()
+
+
+class WakingTests(GuardedCase):
+    async def test_many_at_once(self) -> None:
+        """Of many who come to a service that is asleep each one is answered, though the ship takes
+        its time to hear them."""
+        proxy = await self.started(self.app("hello"), self.app("other"))
+        ship = Factory.forProtocol(lambda: Waking(proxy))
+        door = reactor.listenUNIX(str(proxy.instance.wake), ship, backlog=1, mode=0o666)
+        self.addCleanup(door.stopListening)
+        await proxy.traffic.lull("hello", "hello", True)
+        door.stopReading()
+        asked = [self.fetch("/~hello/") for _ in range(8)]
+        for _ in range(9):
+            self.assertEqual((await self.fetch("/~other/")).status, 200)
+        door.startReading()
+        self.assertEqual([(await one).status for one in asked], [200] * 8)
