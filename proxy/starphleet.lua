@@ -27,8 +27,8 @@ local HOPS = 3 -- services that one request may be led through
 local ONCE_ONLY = { POST = true, LOCK = true, PATCH = true } -- what nginx never sends twice
 
 local SWEEP = 60 -- seconds
-local LOOK, LOOKS = 0.05, 600 -- seconds between two looks at what is waited for; how many
-local ALONE = 20 -- of them, until a worker sees for itself whether a service listens
+local LOOK, LONGEST = 0.05, 30 -- seconds between two looks at what is waited for; in all
+local ALONE = 1 -- seconds until a worker sees for itself whether a service listens
 local FULL = "resource temporarily unavailable" -- there is no place left in a socket's queue
 
 local FLAGS = { asleep = true, guarded = true, starting = true, stopped = true } -- of a backend
@@ -137,11 +137,12 @@ end
 
 -- Of many who come at once some have to wait until the ship has heard others.
 local function connected(ship)
-    for _ = 1, LOOKS do
+    local ends = ngx.now() + LONGEST
+    repeat
         local ok, why = ship:connect("unix:" .. ngx.config.prefix() .. "hooks/wake")
         if ok or why ~= FULL then return ok end
         ngx.sleep(LOOK)
-    end
+    until ngx.now() > ends
 end
 
 -- The ship wakes what it put to sleep, and answers when that can be asked.
@@ -183,10 +184,16 @@ end
 -- A request for a service that is starting stays here until the ship says that it listens, or, for
 -- the ship may be gone, until that is seen.
 local function stay(row)
-    for look = 1, LOOKS do
+    local now = ngx.now()
+    local ends, alone = now + LONGEST, now + ALONE
+    while now < ends do
         ngx.sleep(LOOK)
         if backends:get(row.service) ~= row.backend then return end
-        if look % ALONE == 0 and listens(row) then return end
+        now = ngx.now()
+        if now >= alone then
+            if listens(row) then return end
+            alone = ngx.now() + ALONE
+        end
     end
 end
 
