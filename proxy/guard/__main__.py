@@ -93,6 +93,7 @@ def _open(prefix: Path, key: bytes, listening: socket.socket, log: Path) -> Any:
     reactor.suggestThreadPoolSize(THREADS)
     checker = Checker(store.Reader(prefix), key, verify, place=store.place(prefix))
     reactor.adoptStreamPort(listening.fileno(), socket.AF_UNIX, site(checker))
+    listening.listen(BACKLOG)  # Twisted has said its own
     (store.place(prefix) / "socket").chmod(0o600)  # Twisted has opened it for everybody
     return reactor
 

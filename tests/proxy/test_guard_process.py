@@ -111,6 +111,18 @@ class ProcessCase(TestCase):
 
 
 class LifeTests(ProcessCase):
+    async def test_many_may_come_at_once(self) -> None:
+        """While it is busy, hundreds who come have a place to wait in."""
+        await self.started()
+        pid = self.pid()
+        os.kill(pid, signal.SIGSTOP)
+        self.addCleanup(os.kill, pid, signal.SIGCONT)
+        for _ in range(400):
+            one = socket.socket(socket.AF_UNIX)
+            self.addCleanup(one.close)
+            one.setblocking(False)
+            one.connect(str(self.socket))
+
     async def test_it_starts_and_answers(self) -> None:
         """Once it is started it answers, to its own user alone, and its key is nobody else's."""
         await self.started()
