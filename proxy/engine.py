@@ -159,6 +159,11 @@ class Engine:
         """Whether it runs is for somebody else to see to."""
         self._over = True
 
+    async def rest(self) -> None:
+        """Return when nothing is being done to it."""
+        async with self._turn:
+            pass
+
     async def stop(self) -> None:
         """Let open requests finish for a while, then end nginx and all that is left of it."""
         async with self._turn:

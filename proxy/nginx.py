@@ -208,8 +208,9 @@ class Proxy:
     async def leave(self) -> None:
         """Let nginx and the checker go on without us, for another ship process to adopt."""
         if self._started:
-            _, reshaping = self._let_go(*self._started)
+            engine, reshaping = self._let_go(*self._started)
             await reshaping.close()
+            await engine.rest()
             await self._guarding.leave()
 
     async def stop(self) -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Sequence
 
 import psutil
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorFDSet
+from twisted.internet.task import deferLater
 from twisted.trial.unittest import SynchronousTestCase
 
 from proxy.engine import Patience
@@ -15,7 +17,7 @@ from proxy.nginx import Proxy
 from proxy.processes import Family, Process, ended, family, find
 from proxy.routes import Backend, ProxyError, Route
 from tests.proxy.load import Load
-from tests.proxy.reactor import reactor, until
+from tests.proxy.reactor import reactor, run, until
 from tests.proxy.world import ProxyCase, public, route
 
 
@@ -142,6 +144,38 @@ class SurvivalTests(ProxyCase):
         self.assertEqual((await self.fetch("/~hello/")).status, 200)
         await self.kill_all()
         self.assertEqual(await proxy.traffic.last_used("hello"), 0)
+
+    async def test_nothing_is_started_once_another_ship_has_it(self) -> None:
+        """Who leaves while nginx is being started again waits for that: there are no two."""
+        starting: list[Deferred[None]] = []
+
+        async def slowly(argv: Sequence[str], seconds: float) -> tuple[int, str]:
+            if argv[-1] == "current/nginx.conf" and held:
+                starting.append(Deferred())
+                await starting[-1]
+            return await run(argv, seconds)
+
+        held: list[bool] = []
+        app = self.app("hello")
+        proxy = await self.started(app, run=slowly)
+        kept = Deferred.fromCoroutine(proxy.keep())
+        self.addCleanup(lambda: kept)
+        held.append(True)
+        self.kill(await self.master())
+        await until(lambda: starting, "it to be started again")
+        left = Deferred.fromCoroutine(proxy.leave())
+        await self.turns()
+        self.assertFalse(left.called)
+        starting[0].callback(None)
+        await left
+        held.clear()
+        self.assertEqual(await self.proxy().start(public({route("hello"): app.backend})), {})
+        self.assertEqual((await self.fetch("/~hello/")).status, 200)
+
+    async def turns(self) -> None:
+        """Whatever only has to come about does."""
+        for _ in range(20):
+            await deferLater(reactor, 0)
 
     async def test_hung_nginx_is_replaced(self) -> None:
         """A ship that finds an nginx of its prefix that does not answer ends it and starts one."""
