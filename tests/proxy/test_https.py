@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import ssl
 import stat
@@ -178,6 +179,31 @@ class SecureTests(TlsCase):
         said = await self.curl("--http2", "-D-", f"https://127.0.0.1:{self.tls}/~hello/")
         self.assertIn("HTTP/2 200", said)
         self.assertNotIn("connection:", said.lower().partition("\r\n\r\n")[0])
+
+    async def test_waiting_through_a_reload(self) -> None:
+        """What waits for a service that starts goes on through a reload: a body over HTTP/2, a
+        websocket; and who left meanwhile is not missed."""
+        proxy = await self.secured()
+        await proxy.traffic.hold("hello", "hello", True)
+        file = self.prefix / "body"
+        file.write_bytes(b"x" * 300_000)
+        url = f"https://127.0.0.1:{self.tls}/~hello/x"
+        sent = Deferred.fromCoroutine(self.curl("--http2", "-T", str(file), url))
+        websocket, gone = await self.client(), await self.client()
+        await websocket.ask("/~hello/socket", "Upgrade: websocket", "Connection: Upgrade")
+        await gone.ask("/~hello/x")
+        for _ in range(2):
+            self.assertEqual(await proxy.hup(), {})
+            self.assertEqual((await self.fetch("/", host="a.example")).json["app"], "a")
+        gone.close()
+        self.assertEqual((sent.called, websocket.received), (False, b""))
+        await proxy.traffic.hold("hello", "hello", False)
+        self.assertEqual(json.loads(await sent)["body"], 300_000)
+        await websocket.receives(b"101 Switching")
+        websocket.send("still here")
+        await websocket.receives(b"still here")
+        websocket.close()
+        self.assertEqual(await proxy.traffic.drain("hello", 5), 0)
 
     async def test_guard_over_http2(self) -> None:
         """A guarded service asks over HTTP/2 as well, upload and all; the guard learns of TLS."""
