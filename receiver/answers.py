@@ -100,7 +100,7 @@ def _served(one: Serving, ship: Ship) -> dict[str, Any]:
         "ended": services.ended.get(one.container, ""),
         "restarts": services.restarts[one.service],
         "unwell": one.container in services.attendance.unwell,
-        "asleep": one.service in ship.proxy.asleep(),
+        "asleep": one.service in ship.proxy.traffic.asleep(),
         "security": one.front.protection.mode,
         "jobs": [asdict(job) for job in one.jobs],
         "working": one.launch.working,
