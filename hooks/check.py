@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from attrs import define, frozen
-from twisted.internet.defer import CancelledError, Deferred, race
+from twisted.internet.defer import CancelledError, Deferred, FailureGroup, race
 from twisted.internet.endpoints import TCP4ClientEndpoint
 from twisted.internet.error import ConnectError
 from twisted.internet.interfaces import IStreamClientEndpoint
@@ -44,7 +44,10 @@ async def check(
     """
     asking = _Asking(reactor, address, path)
     either: list[Deferred[Any]] = [asking.start(seconds), ended]
-    _, result = await race(either)
+    try:
+        _, result = await race(either)
+    except FailureGroup:  # neither fails by itself
+        raise CancelledError from None
     answered: Answered | Exit = result
     return answered
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from twisted.internet import reactor
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.protocol import Factory, Protocol
 from twisted.trial.unittest import TestCase
 from twisted.web.resource import Resource
@@ -74,6 +74,15 @@ class Checking(TestCase):
         self.assertEqual(
             await check(reactor, Address("127.0.0.1", 1), None, 20, ended), Exit(status=3)
         )
+
+    async def test_who_cancels_it_is_told_so(self) -> None:
+        """A check that is cancelled ends as anything that is, not by an error of the ship's."""
+        address = self.serve(Factory.forProtocol(Protocol))
+        ended: Deferred[Exit] = Deferred()
+        checking = Deferred.fromCoroutine(check(reactor, address, None, 20, ended))
+        checking.cancel()
+        with self.assertRaises(CancelledError):
+            await checking
 
     def test_the_reason_names_the_ports(self) -> None:
         """What it listens on stands against what it should."""
