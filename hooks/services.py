@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractAsyncContextManager, contextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import (
+    AbstractAsyncContextManager,
+    asynccontextmanager,
+    contextmanager,
+    suppress,
+)
 from typing import Any
 
 from attrs import define, evolve, field
@@ -212,29 +217,36 @@ class Services:
         finally:
             self.watch_over(serving, container)
 
-    async def put_to_rest(self, serving: Serving) -> None:
+    async def put_to_rest(self, service: str) -> None:
         """Stop the service until somebody starts it; a ship that starts leaves it so."""
-        async with self._light_berth(serving.service):
+        async with self._alone(service) as serving:
             stopped = evolve(serving, stopped=True)
             await self.ledger.keep(stopped)
             await self.publish(stopped)
             await self.halt(serving)
 
-    async def rouse(self, serving: Serving) -> None:
+    async def rouse(self, service: str) -> None:
         """Start the service again that was put to rest."""
-        async with self._light_berth(serving.service):
-            awake = evolve(serving, stopped=False)
-            await self.ledger.keep(awake)
+        async with self._alone(service) as serving:
             if serving.stopped:
-                await self.publish(awake)
-                await self.wake(awake)
+                await self._rouse(serving)
 
-    async def restart(self, serving: Serving) -> None:
+    async def restart(self, service: str) -> None:
         """Stop the service and start it from its container. Requests wait meanwhile; those that it
         has are given a moment to end. One that was put to rest is roused."""
-        if serving.stopped:
-            await self.rouse(serving)
-            return
+        async with self._alone(service) as serving:
+            if serving.stopped:
+                await self._rouse(serving)
+            else:
+                await self._restart(serving)
+
+    async def _rouse(self, serving: Serving) -> None:
+        awake = evolve(serving, stopped=False)
+        await self.ledger.keep(awake)
+        await self.publish(awake)
+        await self.wake(awake)
+
+    async def _restart(self, serving: Serving) -> None:
         container = self._container(serving)
         self._stop_watching(container.name)
         await self.holding.begin(serving.service, container)
@@ -308,6 +320,15 @@ class Services:
             await self.runtime.stop(container, grace=self.settings.stop_grace)
         except ContainerError:
             self._log.failure("{name} did not stop", name=serving.container)
+
+    @asynccontextmanager
+    async def _alone(self, service: str) -> AsyncIterator[Serving]:
+        """What serves as `service` once no deploy of it is on; none begins meanwhile."""
+        async with self._light_berth(service):
+            serving = await self.ledger.now(service)
+            if serving is None:
+                raise ShipError(f"{service} serves no more")
+            yield serving
 
     def _light_berth(self, service: str) -> AbstractAsyncContextManager[None]:
         """For what needs the service to itself, but no place among the deploys."""

@@ -143,18 +143,18 @@ class Commands:
 
     async def _stop(self, say: Listen, *words: str) -> None:
         serving = await self._serving(words)
-        await self.ship.services.put_to_rest(serving)
+        await self.ship.services.put_to_rest(serving.service)
         say(f"{serving.service} is stopped; starphleet-start {serving.service} starts it")
 
     async def _start(self, say: Listen, *words: str) -> None:
         serving = await self._serving(words)
-        await self.ship.services.rouse(serving)
+        await self.ship.services.rouse(serving.service)
         say(f"{serving.service} runs")
         self._consider(serving)
 
     async def _restart(self, say: Listen, *words: str) -> None:
         serving = await self._serving(words)
-        await self.ship.services.restart(serving)
+        await self.ship.services.restart(serving.service)
         say(f"{serving.service} was started again")
 
     async def _take_down(self, say: Listen, *words: str) -> None:

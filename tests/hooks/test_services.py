@@ -1,0 +1,184 @@
+"""What serves, while people and deploys want something of it at once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from attrs import evolve
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred
+from twisted.internet.task import deferLater
+from twisted.trial.unittest import TestCase
+
+from containers.interface import Address, Container, ContainerError, Exit
+from hooks.attendance import Attendance
+from hooks.errors import ShipError
+from hooks.holding import Holding
+from hooks.journal.journal import Journal
+from hooks.layout import Layout
+from hooks.ledger import Ledger, Serving
+from hooks.queue import Queue
+from hooks.retiring import Retiring
+from hooks.services import Services
+from hooks.settings import Settings
+from proxy.routes import Backend, ProxyError
+from tests.hooks.scene import scratch
+from tests.hooks.test_ledger import entry, serving
+
+OLD, NEW = serving(commit="1" * 40), serving(commit="2" * 40)
+
+
+class Containers:
+    """A runtime whose services end when they are told to."""
+
+    freezes = False
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.there = {OLD.container, NEW.container}
+        self.runs: dict[str, list[Deferred[Exit]]] = {}
+        self.started: list[str] = []
+
+    def find(self, name: str) -> Container | None:
+        return Container(name, self.directory / name) if name in self.there else None
+
+    async def start(self, container: Container, *_: object, **__: object) -> Address:
+        if container.name not in self.there:
+            raise ContainerError(f"{container.name} is not there")
+        if container.name in self.runs:
+            raise ContainerError(f"{container.name} is already running")
+        self.runs[container.name] = []
+        self.started.append(container.name)
+        return Address(OLD.host, OLD.port)
+
+    async def exited(self, container: Container) -> Exit:
+        if container.name not in self.runs:
+            return Exit(status=0)
+        ended: Deferred[Exit] = Deferred()
+        self.runs[container.name].append(ended)
+        return await ended
+
+    async def stop(self, container: Container, *, grace: float) -> None:
+        for ended in self.runs.pop(container.name, ()):
+            if not ended.called:
+                ended.callback(Exit(status=0))
+
+    async def destroy(self, container: Container) -> None:
+        await self.stop(container, grace=0)
+        self.there.discard(container.name)
+
+    async def expose(self, _: object) -> None:
+        pass
+
+    def let_go(self) -> None:
+        pass
+
+
+class Front:
+    """A proxy that writes down where traffic goes; what is in `fails` it cannot do."""
+
+    def __init__(self) -> None:
+        self.leads: dict[str, Backend] = {}
+        self.fails: set[str] = set()
+        self.drained: Deferred[None] | None = None
+
+    def _do(self, what: str) -> None:
+        if what in self.fails:
+            raise ProxyError(f"{what}: no room")
+
+    async def publish(self, route: Any, backend: Backend, _: object) -> None:
+        self._do("publish")
+        self.leads[route.service] = backend
+
+    async def withdraw(self, service: str) -> None:
+        self._do("withdraw")
+        self.leads.pop(service, None)
+
+    async def hold(self, service: str, container: str, starting: bool) -> None:
+        led = self.leads.get(service)
+        if led is not None and led.container == container:
+            self.leads[service] = evolve(led, starting=starting)
+
+    async def drain(self, container: str, wait: float) -> int:
+        self._do("drain")
+        if self.drained is not None:
+            await self.drained
+        return 0
+
+
+class ServicesTests(TestCase):
+    def setUp(self) -> None:
+        layout = self.layout = Layout(scratch(self) / "ship")
+        layout.prepare()
+        self.queue = Queue(2, lambda: 0)
+        self.ledger = Ledger(reactor, layout.ledger)  # type: ignore[arg-type]
+        self.addCleanup(self.ledger.close)
+        runtime: Any = Containers(layout.containers)
+        proxy: Any = Front()
+        self.runtime, self.proxy, settings = runtime, proxy, Settings()
+        journal = Journal(reactor, layout, settings)
+        self.attendance = Attendance(reactor, layout, settings, runtime, self.ledger.now, journal)
+        self.holding = Holding(reactor, runtime, proxy)
+        self.services = Services(
+            reactor,
+            layout,
+            settings,
+            self.ledger,
+            runtime,
+            proxy,
+            Deferred,
+            self.queue,
+            self.attendance,
+            journal,
+            self.holding,
+            Retiring(layout, settings, runtime, proxy, self.attendance, journal),
+        )
+        self.addCleanup(self.services.let_go)
+
+    async def serves(self, one: Serving) -> Container:
+        """As a deploy leaves it."""
+        await self.ledger.record(one, entry())
+        await self.services.publish(one)
+        container: Container | None = self.runtime.find(one.container)
+        assert container is not None
+        await self.runtime.start(container)
+        self.services.watch_over(one, container)
+        return container
+
+    async def replaced(self, wanted: Any) -> None:
+        """OLD serves; `wanted` of it while a deploy of NEW is on, which then ends well."""
+        await self.serves(OLD)
+        async with self.queue.berth("app", lambda _: None):
+            asked = Deferred.fromCoroutine(wanted)
+            await deferLater(reactor, 0)
+            await self.serves(NEW)
+            self.services.retire(OLD)
+        await asked
+        await self.services.retiring.all_gone()
+
+    async def test_a_restart_during_a_deploy(self) -> None:
+        """It is of what serves then: what was replaced meanwhile is neither started again nor
+        looked after for ever."""
+        await self.replaced(self.services.restart("app"))
+        self.assertEqual(self.runtime.started, [OLD.container, NEW.container, NEW.container])
+        self.assertEqual(self.runtime.there, {NEW.container})
+        self.assertEqual(list(self.services._keepers), [NEW.container])
+
+    async def test_a_stop_during_a_deploy(self) -> None:
+        """What serves then is stopped, and is what the ledger says."""
+        await self.replaced(self.services.put_to_rest("app"))
+        self.assertEqual(await self.ledger.now("app"), evolve(NEW, stopped=True))
+        self.assertTrue(self.proxy.leads["app"].stopped)
+        self.assertEqual(self.runtime.runs, {})
+
+    async def test_a_start_during_a_deploy(self) -> None:
+        """What serves then runs already; the ledger says so after it as before."""
+        await self.replaced(self.services.rouse("app"))
+        self.assertEqual(await self.ledger.now("app"), NEW)
+
+    async def test_what_serves_no_more(self) -> None:
+        """Whoever wants something of it is told so."""
+        for wanted in (self.services.restart, self.services.rouse, self.services.put_to_rest):
+            with self.assertRaisesRegex(ShipError, "app serves no more"):
+                await wanted("app")
