@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 from attrs import define, field
@@ -38,6 +40,17 @@ class Holding:
         self._held[container.name] = service
         await self._tell(service, container.name, True)
 
+    @asynccontextmanager
+    async def until_started(self, service: str, container: Container) -> AsyncIterator[None]:
+        """Let requests for `service` wait from now on; no longer, if what is done meanwhile
+        fails."""
+        try:
+            await self.begin(service, container)
+            yield
+        except BaseException:
+            await self.end(container.name)
+            raise
+
     def end_when_it_listens(self, container: Container, address: Address) -> None:
         """Let them go on then; also when it ends, or takes too long."""
         self._look_away(container.name)
@@ -51,6 +64,11 @@ class Holding:
         service = self._held.pop(container, None)
         if service is not None:
             await self._tell(service, container, False)
+
+    def forget(self, container: str) -> None:
+        """Nothing leads to it any more."""
+        self._look_away(container)
+        self._held.pop(container, None)
 
     def let_go(self) -> None:
         """Leave it to the next ship process, which sees for itself."""

@@ -168,6 +168,7 @@ class Services:
     def retire(self, serving: Serving) -> None:
         """Let what served before drain and go, beside whatever comes next."""
         self._stop_watching(serving.container)
+        self.holding.forget(serving.container)
         container = self.runtime.find(serving.container)
         if container is not None:
             self.retiring.begin(container)
@@ -181,9 +182,11 @@ class Services:
             async with self._light_berth(serving.service):
                 if await self.ledger.now(serving.service) == serving:
                     await self.forget(serving)
-                    await self.proxy.withdraw(serving.service)
-                    await self.open_ports({})
-                    self.retire(serving)
+                    try:
+                        await self.proxy.withdraw(serving.service)
+                        await self.open_ports({})
+                    finally:  # nobody knows of it any more
+                        self.retire(serving)
 
     async def orphan(self, service: str, unwanted: Callable[[], bool]) -> None:
         """The orders of `service` are gone: its route goes at once, its container stays.
@@ -242,22 +245,21 @@ class Services:
 
     async def _rouse(self, serving: Serving) -> None:
         awake = evolve(serving, stopped=False)
-        await self.ledger.keep(awake)
         await self.publish(awake)
+        await self.ledger.keep(awake)
         await self.wake(awake)
 
     async def _restart(self, serving: Serving) -> None:
         container = self._container(serving)
         self._stop_watching(container.name)
-        await self.holding.begin(serving.service, container)
+        self.attendance.leave(container.name)
         try:
-            await self.proxy.traffic.drain(container.name, RESTART_WAIT)
-            self.attendance.leave(container.name)
-            await self.runtime.stop(container, grace=self.settings.stop_grace)
-            await self.wake(serving)
-        except BaseException:
-            await self.holding.end(container.name)
-            raise
+            async with self.holding.until_started(serving.service, container):
+                await self.proxy.traffic.drain(container.name, RESTART_WAIT)
+                await self.runtime.stop(container, grace=self.settings.stop_grace)
+                await self._start_again(serving, container)
+        finally:
+            self.watch_over(serving, container)
 
     async def forget(self, serving: Serving) -> None:
         """`serving` is over. The branch of a pushed one goes too, else git would not push its
@@ -288,9 +290,8 @@ class Services:
 
     async def _start_again(self, serving: Serving, container: Container) -> None:
         """Start `serving` once more; requests wait until it listens."""
-        had = await self.ledger.now(serving.service) or serving
-        await self.holding.begin(serving.service, container)
-        try:
+        async with self.holding.until_started(serving.service, container):
+            had = await self.ledger.now(serving.service) or serving
             address = await self.start(container, serving.launch, Address(had.host, had.port))
             self.attendance.begun(container.name)
             self.ended.pop(container.name, None)
@@ -298,9 +299,6 @@ class Services:
             if moved != had and moved.release == serving.release:  # its port is taken now
                 await self.publish(moved)
                 await self.ledger.keep(moved)
-        except BaseException:
-            await self.holding.end(container.name)
-            raise
         self.holding.end_when_it_listens(container, address)
 
     def _container(self, serving: Serving) -> Container:

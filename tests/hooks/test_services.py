@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from attrs import evolve
 from twisted.internet import reactor
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import deferLater
 from twisted.trial.unittest import TestCase
 
@@ -22,11 +23,13 @@ from hooks.queue import Queue
 from hooks.retiring import Retiring
 from hooks.services import Services
 from hooks.settings import Settings
+from hooks.standing import Job
 from proxy.routes import Backend, ProxyError
-from tests.hooks.scene import scratch
+from tests.hooks.scene import git_at_once, scratch
 from tests.hooks.test_ledger import entry, serving
 
 OLD, NEW = serving(commit="1" * 40), serving(commit="2" * 40)
+JOBS = evolve(OLD, jobs=(Job("tick", "@yearly"),))
 
 
 class Containers:
@@ -81,7 +84,7 @@ class Front:
     def __init__(self) -> None:
         self.leads: dict[str, Backend] = {}
         self.fails: set[str] = set()
-        self.drained: Deferred[None] | None = None
+        self.held: Deferred[None] | None = None
 
     def _do(self, what: str) -> None:
         if what in self.fails:
@@ -99,11 +102,11 @@ class Front:
         led = self.leads.get(service)
         if led is not None and led.container == container:
             self.leads[service] = evolve(led, starting=starting)
+            if self.held is not None:
+                await self.held
 
     async def drain(self, container: str, wait: float) -> int:
         self._do("drain")
-        if self.drained is not None:
-            await self.drained
         return 0
 
 
@@ -127,7 +130,7 @@ class ServicesTests(TestCase):
             self.ledger,
             runtime,
             proxy,
-            Deferred,
+            git_at_once,
             self.queue,
             self.attendance,
             journal,
@@ -182,3 +185,72 @@ class ServicesTests(TestCase):
         for wanted in (self.services.restart, self.services.rouse, self.services.put_to_rest):
             with self.assertRaisesRegex(ShipError, "app serves no more"):
                 await wanted("app")
+
+    async def test_a_restart_that_comes_to_nothing(self) -> None:
+        """nginx does not answer: the service runs on, is looked after as before, and no request
+        waits for it."""
+        container = await self.serves(JOBS)
+        self.proxy.fails = {"drain"}
+        with self.assertRaises(ProxyError):
+            await self.services.restart("app")
+        self.assertFalse(self.proxy.leads["app"].starting)
+        self.assertEqual([bool(one.going) for one in self.attending()], [True])
+        await self.runtime.stop(container, grace=0)
+        await self.until(lambda: self.runtime.started == [OLD.container] * 2)
+
+    async def test_a_restart_that_is_cancelled(self) -> None:
+        """Whenever that is, no request waits for ever and somebody looks after the service."""
+        await self.serves(OLD)
+        self.proxy.held = Deferred()
+        restarting = Deferred.fromCoroutine(self.services.restart("app"))
+        await self.until(lambda: self.proxy.leads["app"].starting)
+        held, self.proxy.held = self.proxy.held, None
+        restarting.cancel()
+        self.assertTrue(held.called)
+        with self.assertRaises(CancelledError):
+            await restarting
+        self.assertFalse(self.proxy.leads["app"].starting)
+        self.assertEqual(list(self.services._keepers), [OLD.container])
+
+    async def test_a_version_that_comes_again(self) -> None:
+        """One that was replaced just as it had ended comes again: no request waits for what was
+        to be started then."""
+        container = await self.serves(OLD)
+        await self.runtime.stop(container, grace=0)
+        await self.until(lambda: self.proxy.leads["app"].starting)
+        await self.serves(NEW)
+        self.services.retire(OLD)
+        await self.services.retiring.all_gone()
+        self.runtime.there.add(OLD.container)
+        await self.serves(OLD)
+        self.assertFalse(self.proxy.leads["app"].starting)
+
+    async def test_a_start_that_fails(self) -> None:
+        """One that never was is no start: asked again, it starts."""
+        await self.serves(OLD)
+        await self.services.put_to_rest("app")
+        self.proxy.fails = {"publish"}
+        with self.assertRaises(ProxyError):
+            await self.services.rouse("app")
+        self.proxy.fails = set()
+        await self.services.rouse("app")
+        self.assertEqual([*self.runtime.runs], [OLD.container])
+        self.assertFalse(self.proxy.leads["app"].stopped)
+
+    async def test_taken_down_whatever_nginx_says(self) -> None:
+        """Nothing is left running of what the ledger knows no more."""
+        await self.serves(OLD)
+        self.proxy.fails = {"withdraw"}
+        with self.assertRaises(ProxyError):
+            await self.services.take_down(OLD)
+        await self.services.retiring.all_gone()
+        self.assertEqual((self.runtime.runs, self.services._keepers), ({}, {}))
+
+    def attending(self) -> list[Any]:
+        return list(self.attendance._attended.values())
+
+    async def until(self, true: Callable[[], bool]) -> None:
+        end = reactor.seconds() + 20
+        while not true() and reactor.seconds() < end:
+            await deferLater(reactor, 0.01)
+        self.assertTrue(true())
