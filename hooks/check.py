@@ -52,6 +52,22 @@ async def check(
     return answered
 
 
+def unhealthy(
+    asked: str, answered: Answered, port: int, listening: list[int], seconds: float
+) -> str:
+    """Why a service that still runs is not healthy, in one line."""
+    if answered.passed:
+        return f"something else on this host answers on $PORT ({port}): push again"
+    if answered.status is not None:
+        return f"{asked} answered {answered.status} for {seconds:g} s"
+    if port in listening:
+        return f"the service listens on port {port} but did not answer {asked} within {seconds:g} s"
+    ports = ", ".join(map(str, listening)) or "no port"
+    return (
+        f"nothing listened on $PORT ({port}) within {seconds:g} s; the service listens on {ports}"
+    )
+
+
 @define
 class _Asking:
     reactor: Any

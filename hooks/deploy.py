@@ -39,7 +39,7 @@ async def deploy(
     async with ship.berth(orders, say):
         await ship.admit(orders.push)
         before = await ship.serving(orders.service)
-        if before is not None and before.release == orders.release and not before.stopped:
+        if before is not None and before.release == orders.release:
             return await _already(ship, orders, before, say)
         steps = Steps(ship.reactor)
         try:
@@ -90,9 +90,13 @@ async def _already(ship: Ship, orders: Orders, serving: Serving, say: Say) -> Se
     renewed = ship.renewed(serving, orders)
     await ship.services.publish(renewed)
     await ship.ledger.keep(renewed)
-    ship.services.attend(renewed)
+    if serving.stopped:
+        await ship.services.wake(renewed)
+    else:
+        ship.services.attend(renewed)
     await ship.settle(orders.push)
-    say.header(f"{orders.service} already serves {short(orders.release.commit)}, nothing to build")
+    how = "is started again with" if serving.stopped else "already serves"
+    say.header(f"{orders.service} {how} {short(orders.release.commit)}, nothing to build")
     say.plain(url(ship.settings, orders.service, renewed.place))
     _tell_private(ship, renewed, say)
     return renewed

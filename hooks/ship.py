@@ -17,7 +17,7 @@ from containers.interface import Address, Container, Exit, Limits, Runtime, Wish
 from containers.log import tail
 from containers.watching import in_thread
 from hooks.building import Workshop
-from hooks.check import Answered, check
+from hooks.check import Answered, check, unhealthy
 from hooks.errors import DeployFailed, Refused
 from hooks.frontdoor import FrontDoor
 from hooks.journal.journal import Journal
@@ -250,10 +250,11 @@ class Ship:
         )
 
     def renewed(self, serving: Serving, orders: Orders) -> Serving:
-        """`serving` with its time to live begun anew, and as what orders it now, if it was none."""
+        """`serving` with its time to live begun anew, and as what orders it now, if it was none or
+        was stopped."""
         expires = time.time() + orders.ttl if orders.ttl is not None else None
-        place, front = orders.place, orders.front
-        return evolve(serving, expires=expires, place=place, front=front, orphaned=False)
+        renewed = evolve(serving, expires=expires, place=orders.place, front=orders.front)
+        return evolve(renewed, orphaned=False, stopped=False)
 
     def _told(self, orders: Orders) -> Mapping[str, str]:
         """What a service may know about itself."""
@@ -280,19 +281,3 @@ def lay_beside(directory: Path, files: Mapping[str, File]) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(file.data)
         path.chmod(0o500 if file.executable else 0o400)
-
-
-def unhealthy(
-    asked: str, answered: Answered, port: int, listening: list[int], seconds: float
-) -> str:
-    """Why a service that still runs is not healthy, in one line."""
-    if answered.passed:
-        return f"something else on this host answers on $PORT ({port}): push again"
-    if answered.status is not None:
-        return f"{asked} answered {answered.status} for {seconds:g} s"
-    if port in listening:
-        return f"the service listens on port {port} but did not answer {asked} within {seconds:g} s"
-    ports = ", ".join(map(str, listening)) or "no port"
-    return (
-        f"nothing listened on $PORT ({port}) within {seconds:g} s; the service listens on {ports}"
-    )

@@ -12,8 +12,7 @@ from twisted.web.resource import Resource
 from twisted.web.server import Request, Site
 
 from containers.interface import Address, Exit
-from hooks.check import Answered, check
-from hooks.ship import unhealthy
+from hooks.check import Answered, check, unhealthy
 
 
 class App(Resource):

@@ -44,6 +44,18 @@ def test_the_same_release_again_is_nothing_to_do(port_of_call: Harbour) -> None:
     assert all(f"refs/heads/{branch}" in listed for branch in ("main", "master"))
 
 
+def test_the_same_release_again_starts_what_was_stopped(port_of_call: Harbour) -> None:
+    """It is asked for, so it serves again as it was built; and it stays."""
+    app = port_of_call.app(web("back"), "stopped")
+    url = app.push("stopped").url
+    port_of_call.starphleet("stop", "stopped")
+    assert port_of_call.get(url).status == 503
+    again = app.push("stopped", "master:main")
+    assert port_of_call.starphleet("restart", "stopped").text == "stopped was started again\n"
+    assert port_of_call.get(url).text == "back"
+    assert any("is started again with" in line for line in again.remote)
+
+
 def test_every_branch_has_a_service_beside_the_others(port_of_call: Harbour) -> None:
     """A branch is served as NAME--BRANCH and leaves NAME alone."""
     app = port_of_call.app(web("trunk"), "branches")
