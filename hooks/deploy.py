@@ -74,7 +74,7 @@ async def _bring_up(
             last = await ship.ledger.last_live(orders.service)
             await ship.ledger.record(serving, steps.entry(orders, "live", ""))
         except BaseException:
-            await ship.put_back(orders.service, before)
+            await ship.put_back(orders.service)
             raise
     except BaseException:  # a cancellation too; what failed is passed on always
         await ship.services.retiring.discard(container)

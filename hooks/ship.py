@@ -161,13 +161,17 @@ class Ship:
 
     async def make_way(self, orders: Orders, before: Serving | None) -> None:
         """Stop what serves before the new version is built, if the orders want it so."""
-        if before is not None and orders.standing is not None and orders.standing.stop_first:
+        if before is not None and _gives_way(before, orders):
             await self.services.halt(before)
 
     async def give_way(self, orders: Orders, before: Serving | None) -> None:
-        """Let what was stopped for a version that failed serve again."""
-        if before is not None and orders.standing is not None and orders.standing.stop_first:
-            await self.services.wake(before)
+        """Let what was stopped for a version that failed serve again; a failure is logged, the
+        first error counts."""
+        if before is not None and _gives_way(before, orders):
+            try:
+                await self.services.wake(before)
+            except Exception:
+                self.log.failure("{service} does not serve again", service=before.service)
 
     async def build(self, container: Container, orders: Orders, say: Say) -> Launch:
         """Lay the source and let a buildpack make it runnable; how to start what came out."""
@@ -212,10 +216,10 @@ class Ship:
             raise DeployFailed(f"the service ended by itself ({result.how})", details)
         raise DeployFailed(unhealthy(asked, result, address.port, ports, seconds), details)
 
-    async def put_back(self, service: str, before: Serving | None) -> None:
-        """Let traffic go where it went before; a failure is logged, the first error counts."""
+    async def put_back(self, service: str) -> None:
+        """Let traffic go to what serves; a failure is logged, the first error counts."""
         try:
-            if before is not None:
+            if (before := await self.serving(service)) is not None:
                 await self.services.publish(before)
             else:
                 await self.proxy.withdraw(service)
@@ -281,3 +285,9 @@ def lay_beside(directory: Path, files: Mapping[str, File]) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(file.data)
         path.chmod(0o500 if file.executable else 0o400)
+
+
+def _gives_way(before: Serving, orders: Orders) -> bool:
+    """Whether it may not run beside the version that is to come; it does not where somebody
+    stopped it."""
+    return not before.stopped and orders.standing is not None and orders.standing.stop_first
