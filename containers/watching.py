@@ -92,6 +92,21 @@ def shielded(work: Coroutine[Any, Any, None]) -> Deferred[None]:
     return outer
 
 
+async def to_its_end(work: Deferred[T]) -> T:
+    """What `work` comes to: cancelling the wait neither ends it nor the work."""
+    while not work.called:
+        waiting: Deferred[None] = Deferred()
+        work.addBoth(_tell, waiting)
+        with suppress(CancelledError):
+            await waiting
+    return await work
+
+
+def _tell(result: T, waiting: Deferred[None]) -> T:
+    waiting.callback(None)
+    return result
+
+
 @implementer(IReadDescriptor)
 class _Readable:
     """A duplicate of a descriptor (the reactor knows one reader for each number)."""

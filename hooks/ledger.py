@@ -16,11 +16,13 @@ from urllib.parse import quote
 
 from attrs import asdict, fields, frozen
 from cattrs.preconf.json import make_converter
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorFromThreads
 from twisted.internet.threads import deferToThreadPool
 from twisted.python.threadpool import ThreadPool
 
 from containers.interface import Limits
+from containers.watching import to_its_end
 from hooks.errors import ShipError
 from hooks.naming import Release
 from hooks.standing import Front, Job, Place, Watch
@@ -184,8 +186,9 @@ class Ledger:
         return _values.loads(row[0], Serving) if row else None
 
     async def record(self, serving: Serving, entry: Entry) -> None:
-        """`serving` serves from now on, and `entry` is how that came about: both or neither."""
-        await self._do(lambda: self._together(serving, entry))
+        """`serving` serves from now on, and `entry` is how that came about: both or neither. Who
+        is cancelled meanwhile still is told which."""
+        await to_its_end(Deferred.fromCoroutine(self._do(lambda: self._together(serving, entry))))
 
     async def keep(self, serving: Serving) -> None:
         """`serving` serves, as it did; its address or its end changed."""

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import sqlite3
+from threading import Event
 
 from attrs import evolve
 from twisted.internet import reactor
+from twisted.internet.defer import Deferred
 from twisted.trial.unittest import TestCase
 
 from hooks.ledger import Entry, Launch, Ledger, Serving, Tally
@@ -44,6 +46,18 @@ class Ledgers(TestCase):
         self.ledger = Ledger(reactor, self.path)  # type: ignore[arg-type]
         self.assertEqual(await self.ledger.serving(), {"app": serving()})
         self.assertEqual(await self.ledger.last_live("app"), entry())
+
+    async def test_what_is_being_recorded_is_recorded(self) -> None:
+        """Who cancels it then comes too late, however often: what is written is what is told."""
+        disk = Event()
+        busy = Deferred.fromCoroutine(self.ledger._do(lambda: disk.wait(20)))
+        recording = Deferred.fromCoroutine(self.ledger.record(serving(), entry()))
+        recording.cancel()
+        recording.cancel()
+        disk.set()
+        self.assertTrue(await busy)
+        await recording
+        self.assertEqual(await self.ledger.now("app"), serving())
 
     async def test_a_newer_release_replaces_the_older(self) -> None:
         """A service serves one release."""
