@@ -51,7 +51,7 @@ def ask(hook: str, updates: Updates, options: list[str]) -> Answer:
         while isinstance(again := answer.get("again"), dict):
             question |= again
             answer = ask_once(question)
-    except OSError:
+    except (OSError, ValueError):  # a line may be torn when the ship is killed
         answer = {}
     if "verdict" in answer:
         return answer
