@@ -36,6 +36,7 @@ class Table:
         self._file = file
         self._entries: dict[str, Entry] = {}
         self._untold: set[str] = set()
+        self._behind = False  # the file is
 
     def begin(self, entries: Mapping[str, Entry]) -> None:
         """Just these."""
@@ -45,9 +46,9 @@ class Table:
     def get(self, service: str) -> Entry | None:
         return self._entries.get(service)
 
-    def put(self, service: str, entry: Entry | None) -> None:
+    def put(self, service: str, entry: Entry | None, *, anyway: bool = False) -> None:
         """From now on this one; `None` for none. nginx, if it runs, is still to be told. Where it
-        cannot be written, it stays as it was."""
+        cannot be written, it stays as it was, unless it is to count `anyway`."""
         before = self._entries
         self._entries = {name: led for name, led in before.items() if name != service}
         if entry is not None:
@@ -55,13 +56,16 @@ class Table:
         try:
             self._write()
         except ProxyError:
-            self._entries = before
+            self._behind |= anyway
+            if not anyway:
+                self._entries = before
             raise
+        self._behind = False
         self._untold.add(service)
 
     def is_told(self, service: str) -> bool:
-        """Whether nginx has heard what there is of a service."""
-        return service not in self._untold
+        """Whether nginx has heard what there is of a service, and would again if it started."""
+        return service not in self._untold and not self._behind
 
     def asleep(self) -> frozenset[str]:
         """The services that the first request wakes."""

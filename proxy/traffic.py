@@ -103,8 +103,12 @@ class Traffic:
         if led is None or led.backend.container != container:
             return
         changed = evolve(led, backend=change(led.backend))
-        if changed != led or not self._table.is_told(service):
-            await self._put(service, changed)
+        if changed == led and self._table.is_told(service):
+            return
+        try:
+            self._table.put(service, changed, anyway=True)
+        finally:  # also on a full disk: it leads where it led
+            await self._tell(service)
 
     async def _guard(self, service: str, protection: Protection | None) -> None:
         engine = self._running()
@@ -112,10 +116,14 @@ class Traffic:
             await engine.told(engine.control.forget)
 
     async def _put(self, service: str, entry: Entry | None) -> None:
-        """First the file, then nginx: one that starts in between reads what is to be. One after
-        the other: what is told last is what was wanted last."""
-        engine = self._running()
+        """First the file, then nginx: one that starts in between reads what is to be."""
+        self._running()
         self._table.put(service, entry)
+        await self._tell(service)
+
+    async def _tell(self, service: str) -> None:
+        """One after the other: what is told last is what was wanted last."""
+        engine = self._running()
         async with self._telling:
             await engine.told(lambda: self._table.tell(engine.control, service))
 

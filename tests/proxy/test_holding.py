@@ -102,7 +102,8 @@ class HoldingTests(GuardedCase):
         self.assertEqual(green.wires, [])
 
     async def test_said_again_after_a_full_disk(self) -> None:
-        """What could not be written is not taken for done when it is said again."""
+        """What could not be written reaches nginx all the same, for it leads where it led, and is
+        not taken for done when it is said again."""
         proxy = await self.held()
 
         def full(*_: object) -> None:
@@ -111,6 +112,9 @@ class HoldingTests(GuardedCase):
         patch = self.patch(table_module, "write_whole", full)
         with self.assertRaisesRegex(ProxyError, "No space left"):
             await proxy.traffic.hold("hello", AWAY, False)
+        self.assertEqual((await self.fetch("/~hello/")).status, 502)
+        control = Control(self.reactor, self.prefix / "control" / "socket")
+        self.assertFalse((await control.backends())["hello"].starting)
         patch.restore()
         await proxy.traffic.hold("hello", AWAY, False)
         self.assertNotIn("starting", (self.prefix / "backends").read_text())
