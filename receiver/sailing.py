@@ -197,6 +197,7 @@ async def _stop(bridge: _Bridge) -> None:
     bridge.headquarters.aboard.stop()
     await bridge.headquarters.asking.close()
     await bridge.deploys.stop()
+    await bridge.ship.queue.idle()  # a restart would start what is stopped by then
 
 
 async def _let_go(ship: Ship, *, going_on: bool) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psutil
@@ -44,6 +45,21 @@ def test_a_stopped_ship_brings_everything_back_without_a_build(harbour: Harbour)
     assert services(harbour) == []
     harbour.up()
     until(lambda: harbour.get(url).text == "back", "the service answers")
+
+
+def test_a_ship_that_stops_during_a_restart_leaves_nothing_running(harbour: Harbour) -> None:
+    """What somebody lets start again just then is stopped with the rest, and is back with it."""
+    slow_to_end = "import signal, time\nsignal.signal(15, lambda *_: (time.sleep(1), exit()))\n"
+    files = web("slow to end")
+    url = harbour.app({**files, "server.py": slow_to_end + files["server.py"]}).push("last").url
+    with ThreadPoolExecutor() as people:
+        people.submit(harbour.starphleet, "restart", "last", check=False)
+        backends = harbour.root / "nginx" / "backends"
+        until(lambda: "starting" in backends.read_text(), "it is restarted")
+        harbour.down()
+    assert services(harbour) == []
+    harbour.up()
+    until(lambda: harbour.get(url).text == "slow to end", "it is back")
 
 
 def test_a_service_that_died_with_the_ship_is_started_again(harbour: Harbour) -> None:
