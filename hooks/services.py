@@ -156,6 +156,7 @@ class Services:
         container = self.runtime.find(serving.container)
         if container is None:
             await self.forget(serving)
+            await self.proxy.withdraw(serving.service)
             raise ShipError(f"the container {serving.container} is gone; it has to be built again")
         if serving.stopped:
             return
@@ -295,11 +296,17 @@ class Services:
             address = await self.start(container, serving.launch, Address(had.host, had.port))
             self.attendance.begun(container.name)
             self.ended.pop(container.name, None)
-            moved = evolve(had, host=address.host, port=address.port)
-            if moved != had and moved.release == serving.release:  # its port is taken now
+            await self._lead_to(serving, address)
+        self.holding.end_when_it_listens(container, address)
+
+    async def _lead_to(self, serving: Serving, address: Address) -> None:
+        """Let the traffic of `serving` follow it, if its port was taken and it serves yet."""
+        now = await self.ledger.now(serving.service)
+        if now is not None and now.release == serving.release:
+            moved = evolve(now, host=address.host, port=address.port)
+            if moved != now:
                 await self.publish(moved)
                 await self.ledger.keep(moved)
-        self.holding.end_when_it_listens(container, address)
 
     def _container(self, serving: Serving) -> Container:
         container = self.runtime.find(serving.container)

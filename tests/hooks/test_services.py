@@ -42,6 +42,8 @@ class Containers:
         self.there = {OLD.container, NEW.container}
         self.runs: dict[str, list[Deferred[Exit]]] = {}
         self.started: list[str] = []
+        self.port = OLD.port
+        self.starting: Deferred[None] | None = None
 
     def find(self, name: str) -> Container | None:
         return Container(name, self.directory / name) if name in self.there else None
@@ -51,9 +53,11 @@ class Containers:
             raise ContainerError(f"{container.name} is not there")
         if container.name in self.runs:
             raise ContainerError(f"{container.name} is already running")
+        if self.starting is not None:
+            await self.starting
         self.runs[container.name] = []
         self.started.append(container.name)
-        return Address(OLD.host, OLD.port)
+        return Address(OLD.host, self.port)
 
     async def exited(self, container: Container) -> Exit:
         if container.name not in self.runs:
@@ -145,6 +149,7 @@ class ServicesTests(TestCase):
         await self.services.publish(one)
         container: Container | None = self.runtime.find(one.container)
         assert container is not None
+        self.runtime.starting, self.runtime.port = None, one.port
         await self.runtime.start(container)
         self.services.watch_over(one, container)
         return container
@@ -245,6 +250,31 @@ class ServicesTests(TestCase):
             await self.services.take_down(OLD)
         await self.services.retiring.all_gone()
         self.assertEqual((self.runtime.runs, self.services._keepers), ({}, {}))
+
+    async def test_what_changed_while_it_was_started_again(self) -> None:
+        """It gets another port, and another time to live meanwhile: both count. What was replaced
+        meanwhile counts no more."""
+        renewed = evolve(OLD, expires=7.0)
+        for now, then in ((renewed, evolve(renewed, port=20001)), (NEW, NEW)):
+            container = await self.serves(OLD)
+            await self.runtime.stop(container, grace=0)
+            self.runtime.starting, self.runtime.port = Deferred(), 20001
+            await self.until(lambda: bool(self.runtime.starting.callbacks))
+            await self.ledger.keep(now)
+            self.runtime.starting.callback(None)
+            await self.until(lambda: OLD.container in self.runtime.runs)
+            await self.until(lambda: OLD.container in self.holding._looking)
+            self.assertEqual(await self.ledger.now("app"), then)
+            self.services.let_go()
+            await self.runtime.stop(container, grace=0)
+
+    async def test_a_container_that_is_gone(self) -> None:
+        """Nothing serves any more, and no way leads there."""
+        await self.serves(OLD)
+        await self.runtime.destroy(Container(OLD.container, self.runtime.directory))
+        with self.assertRaisesRegex(ShipError, "has to be built again"):
+            await self.services.resume(OLD)
+        self.assertEqual((await self.ledger.serving(), self.proxy.leads), ({}, {}))
 
     def attending(self) -> list[Any]:
         return list(self.attendance._attended.values())
