@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.logger import Logger
 
+from hooks.leading import backend
 from hooks.ledger import Serving
-from hooks.services import backend
 from hooks.settings import route
 from hooks.ship import Ship
 
@@ -33,7 +33,7 @@ async def boot(ship: Ship, *, tidily: bool = True) -> None:
         _log.error("{name} has no route: {error}", name=name, error=error)
     await gatherResults([Deferred.fromCoroutine(_resume(ship, one)) for one in serving.values()])
     await ship.runtime.sweep({one.container for one in serving.values()})
-    await ship.services.open_ports({})
+    await ship.services.leading.open_ports({})
     await _tidy(ship, serving, gits=tidily)
 
 

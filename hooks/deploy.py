@@ -70,7 +70,7 @@ async def _bring_up(
         serving = ship.as_serving(orders, launch, address)
         try:
             with steps("switch"):
-                await ship.services.publish(serving)
+                await ship.services.leading.publish(serving)
             last = await ship.ledger.last_live(orders.service)
             await ship.ledger.record(serving, steps.entry(orders, "live", ""))
         except BaseException:
@@ -81,19 +81,19 @@ async def _bring_up(
         await ship.give_way(orders, before)
         raise
     steps.last = last.seconds if last is not None else None
-    ship.services.watch_over(serving, container)
+    ship.services.keeping.watch_over(serving, container)
     return serving
 
 
 async def _already(ship: Ship, orders: Orders, serving: Serving, say: Say) -> Serving:
     """The same release is asked for again: nothing to build, it lives on as it now should."""
     renewed = ship.renewed(serving, orders)
-    await ship.services.publish(renewed)
+    await ship.services.leading.publish(renewed)
     await ship.ledger.keep(renewed)
     if serving.stopped:
         await ship.services.wake(renewed)
     else:
-        ship.services.attend(renewed)
+        ship.services.keeping.attend(renewed)
     await ship.settle(orders.push)
     how = "is started again with" if serving.stopped else "already serves"
     say.header(f"{orders.service} {how} {short(orders.release.commit)}, nothing to build")

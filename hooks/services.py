@@ -1,40 +1,35 @@
-"""What serves: how it is started, watched, brought back, and how it ends."""
+"""What serves: how it is brought back, what people do to it, and how it ends."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import (
     AbstractAsyncContextManager,
     asynccontextmanager,
     contextmanager,
     suppress,
 )
-from typing import Any
 
 from attrs import define, evolve, field
-from twisted.internet.defer import CancelledError, Deferred, gatherResults
+from twisted.internet.defer import Deferred, gatherResults
 from twisted.logger import Logger
 
-from containers.interface import Address, Container, ContainerError, Exit, Runtime
-from containers.keep import keep
+from containers.interface import Container, ContainerError, Runtime
 from hooks.attendance import Attendance
 from hooks.errors import ShipError, Superseded
 from hooks.holding import Holding
-from hooks.journal.journal import Journal
+from hooks.keeping import Keeping
 from hooks.layout import Layout
-from hooks.ledger import Launch, Ledger, Serving
-from hooks.limits import over
-from hooks.mounts import mounts
+from hooks.leading import Leading
+from hooks.ledger import Ledger, Serving
 from hooks.naming import pushed_refs
 from hooks.queue import Queue
 from hooks.repository import Git, Repository
 from hooks.retiring import Retiring
-from hooks.settings import Settings, route
+from hooks.settings import Settings
 from proxy.nginx import Proxy
-from proxy.routes import Backend
 
-SOON = 1.0  # seconds that requests for a service that ended wait for its next start
 RESTART_WAIT = 2.0  # seconds that open requests are given when somebody restarts it
 
 
@@ -42,7 +37,6 @@ RESTART_WAIT = 2.0  # seconds that open requests are given when somebody restart
 class Services:
     """The services of a ship, from the moment they are started until nothing is left of them."""
 
-    reactor: Any
     layout: Layout
     settings: Settings
     ledger: Ledger
@@ -51,84 +45,12 @@ class Services:
     git: Git
     queue: Queue
     attendance: Attendance
-    journal: Journal
     holding: Holding
+    leading: Leading
+    keeping: Keeping
     retiring: Retiring
-    _keepers: dict[str, Deferred[None]] = field(factory=dict)
-    ended: dict[str, str] = field(factory=dict)
-    """Why the service in a container ended by itself, until it is started again."""
-    restarts: Counter[str] = field(factory=Counter)
-    """How often each service ended by itself since this ship started."""
     _visits: Counter[str] = field(factory=Counter)
     _log: Logger = Logger()
-
-    async def start(
-        self, container: Container, launch: Launch, had: Address | None = None
-    ) -> Address:
-        """Start what `launch` says, at the address it `had` if that is free."""
-        return await self.runtime.start(
-            container,
-            launch.argv,
-            env=launch.env,
-            log=self.layout.service_log(container.name),
-            limits=over(self.settings.service_limits, launch.limits),
-            mounts=mounts(self.layout, container, launch),
-            address=had,
-        )
-
-    async def publish(self, serving: Serving) -> None:
-        """Send the traffic of the service to `serving`; none, if it is unpublished."""
-        leading = route(self.settings, serving.service, serving.place, serving.front)
-        if leading is not None and not serving.orphaned:
-            starting = self.holding.holds(serving.container)
-            leads = evolve(backend(serving), starting=starting)
-            await self.proxy.publish(leading, leads, serving.front.protection)
-        else:
-            await self.proxy.withdraw(serving.service)
-        await self.open_ports({serving.service: serving})
-
-    async def open_ports(self, instead: Mapping[str, Serving | None]) -> None:
-        """Lead the ports that orders expose to what serves: by the ledger, or `instead`."""
-        now = {**(await self.ledger.serving()), **instead}
-        await self.runtime.expose(
-            {
-                port: Address(one.host, port)
-                for one in now.values()
-                if one is not None and not one.orphaned and not one.stopped
-                for port in one.front.exposed
-            }
-        )
-
-    def watch_over(self, serving: Serving, container: Container) -> None:
-        """Start the service again whenever it ends, until it is retired. Its jobs begin."""
-
-        async def restart() -> None:
-            try:
-                await self._start_again(serving, container)
-            except (CancelledError, ContainerError):
-                raise
-            except Exception as error:  # nginx or the disk: that must not be the last try
-                raise ContainerError(f"cannot start {container.name}: {error}") from error
-
-        def on_exit(exit: Exit, delay: float) -> None:
-            self.ended[container.name] = exit.how
-            self.restarts[serving.service] += 1
-            if delay <= SOON:
-                Deferred.fromCoroutine(self.holding.begin(serving.service, container))
-            self._log.warn(
-                "{service} ended ({how}), it is started again in {delay} s",
-                service=serving.service,
-                how=exit.how,
-                delay=delay,
-            )
-
-        keeper = keep(self.reactor, self.runtime, container, restart, on_exit=on_exit)
-        watching: Deferred[None] = Deferred.fromCoroutine(keeper)
-        watching.addErrback(lambda _: None)  # it is cancelled when the service is over
-        self._keepers[container.name] = watching
-        jobs = [job.name for job in serving.jobs]
-        self.journal.follow(container.name, serving.service, jobs)
-        self.attend(serving)
 
     @contextmanager
     def visited(self, container: str) -> Iterator[None]:
@@ -143,13 +65,6 @@ class Services:
     def is_visited(self, container: str) -> bool:
         return self._visits[container] > 0
 
-    def attend(self, serving: Serving) -> None:
-        """Run the jobs and the watchdog of what serves now; those of an orphan rest."""
-        if serving.orphaned or serving.stopped:
-            self.attendance.leave(serving.container)
-        else:
-            self.attendance.attend(serving)
-
     async def resume(self, serving: Serving) -> None:
         """Let `serving` serve again after the ship was away: adopted when it still runs, else
         started from its container. Nothing is built. `ShipError` when the container is gone."""
@@ -162,13 +77,13 @@ class Services:
             return
         try:
             if self.runtime.adopt(container) is None:
-                await self._start_again(serving, container)
+                await self.keeping.start_again(serving, container)
         finally:
-            self.watch_over(serving, container)
+            self.keeping.watch_over(serving, container)
 
     def retire(self, serving: Serving) -> None:
         """Let what served before drain and go, beside whatever comes next."""
-        self._stop_watching(serving.container)
+        self.keeping.stop_watching(serving.container)
         self.holding.forget(serving.container)
         container = self.runtime.find(serving.container)
         if container is not None:
@@ -185,7 +100,7 @@ class Services:
                     await self.forget(serving)
                     try:
                         await self.proxy.withdraw(serving.service)
-                        await self.open_ports({})
+                        await self.leading.open_ports({})
                     finally:  # nobody knows of it any more
                         self.retire(serving)
 
@@ -201,12 +116,12 @@ class Services:
                     return
                 orphan = evolve(now, orphaned=True)
                 await self.ledger.keep(orphan)
-                await self.publish(orphan)
-                self.attend(orphan)
+                await self.leading.publish(orphan)
+                self.keeping.attend(orphan)
 
     async def halt(self, serving: Serving) -> None:
         """Stop what serves; its route says that it is not running. `wake` undoes it."""
-        self._stop_watching(serving.container)
+        self.keeping.stop_watching(serving.container)
         self.attendance.leave(serving.container)
         await self.holding.end(serving.container)
         container = self.runtime.find(serving.container)
@@ -217,16 +132,16 @@ class Services:
         """Start what `halt` stopped."""
         container = self._container(serving)
         try:
-            await self._start_again(serving, container)
+            await self.keeping.start_again(serving, container)
         finally:
-            self.watch_over(serving, container)
+            self.keeping.watch_over(serving, container)
 
     async def put_to_rest(self, service: str) -> None:
         """Stop the service until somebody starts it; a ship that starts leaves it so."""
         async with self._alone(service) as serving:
             stopped = evolve(serving, stopped=True)
             await self.ledger.keep(stopped)
-            await self.publish(stopped)
+            await self.leading.publish(stopped)
             await self.halt(serving)
 
     async def rouse(self, service: str) -> None:
@@ -246,28 +161,28 @@ class Services:
 
     async def _rouse(self, serving: Serving) -> None:
         awake = evolve(serving, stopped=False)
-        await self.publish(awake)
+        await self.leading.publish(awake)
         await self.ledger.keep(awake)
         await self.wake(awake)
 
     async def _restart(self, serving: Serving) -> None:
         container = self._container(serving)
-        self._stop_watching(container.name)
+        self.keeping.stop_watching(container.name)
         self.attendance.leave(container.name)
         try:
             async with self.holding.until_started(serving.service, container):
                 await self.proxy.traffic.drain(container.name, RESTART_WAIT)
                 await self.runtime.stop(container, grace=self.settings.stop_grace)
-                await self._start_again(serving, container)
+                await self.keeping.start_again(serving, container)
         finally:
-            self.watch_over(serving, container)
+            self.keeping.watch_over(serving, container)
 
     async def forget(self, serving: Serving) -> None:
         """`serving` is over. The branch of a pushed one goes too, else git would not push its
         commit again.
         """
         await self.ledger.strike(serving.service)
-        self.restarts.pop(serving.service, None)
+        self.keeping.restarts.pop(serving.service, None)
         if serving.place is not None:
             self.layout.looked(serving.service).unlink(missing_ok=True)
             return
@@ -277,9 +192,7 @@ class Services:
 
     def let_go(self) -> None:
         """Let what serves go on without us, for another ship process to look after."""
-        for name in list(self._keepers):
-            self._stop_watching(name)
-        self.holding.let_go()
+        self.keeping.let_go()
         self.runtime.let_go()
 
     async def stand_down(self) -> None:
@@ -289,25 +202,6 @@ class Services:
         await self.retiring.hurry()
         await self.runtime.leave()
 
-    async def _start_again(self, serving: Serving, container: Container) -> None:
-        """Start `serving` once more; requests wait until it listens."""
-        async with self.holding.until_started(serving.service, container):
-            had = await self.ledger.now(serving.service) or serving
-            address = await self.start(container, serving.launch, Address(had.host, had.port))
-            self.attendance.begun(container.name)
-            self.ended.pop(container.name, None)
-            await self._lead_to(serving, address)
-        self.holding.end_when_it_listens(container, address)
-
-    async def _lead_to(self, serving: Serving, address: Address) -> None:
-        """Let the traffic of `serving` follow it, if its port was taken and it serves yet."""
-        now = await self.ledger.now(serving.service)
-        if now is not None and now.release == serving.release:
-            moved = evolve(now, host=address.host, port=address.port)
-            if moved != now:
-                await self.publish(moved)
-                await self.ledger.keep(moved)
-
     def _container(self, serving: Serving) -> Container:
         container = self.runtime.find(serving.container)
         if container is None:
@@ -316,7 +210,7 @@ class Services:
 
     async def _stop(self, serving: Serving) -> None:
         """A service that will not stop is logged and holds up nobody."""
-        self._stop_watching(serving.container)
+        self.keeping.stop_watching(serving.container)
         self.attendance.leave(serving.container)
         container = self.runtime.find(serving.container)
         if container is None:
@@ -338,16 +232,3 @@ class Services:
     def _light_berth(self, service: str) -> AbstractAsyncContextManager[None]:
         """For what needs the service to itself, but no place among the deploys."""
         return self.queue.berth(service, lambda _: None, light=True)
-
-    def _stop_watching(self, name: str) -> None:
-        self.attendance.rest(name)
-        self.ended.pop(name, None)
-        watching = self._keepers.pop(name, None)
-        if watching is not None:
-            watching.cancel()
-
-
-def backend(serving: Serving) -> Backend:
-    """Where the traffic of `serving` goes, and whether each request has to be looked at before."""
-    asks, stopped = serving.front.protection.asks, serving.stopped
-    return Backend(serving.container, serving.host, serving.port, guarded=asks, stopped=stopped)

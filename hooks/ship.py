@@ -190,7 +190,7 @@ class Ship:
         return Launch(argv, environment, standing is not None, orders.limits, working, linked)
 
     async def start(self, container: Container, launch: Launch) -> Address:
-        return await self.services.start(container, launch)
+        return await self.services.keeping.start(container, launch)
 
     async def check(self, container: Container, address: Address, orders: Orders, say: Say) -> None:
         """Wait until the service answers well; `DeployFailed` says what it did instead.
@@ -220,10 +220,10 @@ class Ship:
         """Let traffic go to what serves; a failure is logged, the first error counts."""
         try:
             if (before := await self.serving(service)) is not None:
-                await self.services.publish(before)
+                await self.services.leading.publish(before)
             else:
                 await self.proxy.withdraw(service)
-                await self.services.open_ports({service: None})
+                await self.services.leading.open_ports({service: None})
         except Exception:
             self.log.failure("the route of {service} was not put back", service=service)
 

@@ -20,7 +20,9 @@ from hooks.errors import Refused
 from hooks.frontdoor import FrontDoor
 from hooks.holding import Holding
 from hooks.journal.journal import Journal
+from hooks.keeping import Keeping
 from hooks.layout import Layout
+from hooks.leading import Leading
 from hooks.ledger import Ledger
 from hooks.limits import available_memory
 from hooks.queue import Queue
@@ -105,8 +107,19 @@ def fit_out(reactor: Any, config: Config) -> Ship:
     attendance = Attendance(reactor, layout, settings, runtime, ledger.now, journal)
     holding = Holding(reactor, runtime, proxy.traffic)
     retiring = Retiring(layout, settings, runtime, proxy.traffic, attendance, journal)
-    services = Services(
+    leading = Leading(settings, ledger, runtime, proxy, holding)
+    keeping = Keeping(
         reactor,
+        layout,
+        settings,
+        ledger,
+        runtime,
+        attendance,
+        journal,
+        holding,
+        leading,
+    )
+    services = Services(
         layout,
         settings,
         ledger,
@@ -115,8 +128,9 @@ def fit_out(reactor: Any, config: Config) -> Ship:
         git,
         queue,
         attendance,
-        journal,
         holding,
+        leading,
+        keeping,
         retiring,
     )
     git_env = {"PATH": config.path, **config.git_env}

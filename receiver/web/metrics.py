@@ -56,8 +56,8 @@ async def gather(sources: Sources, readers: int) -> Facts:
     return Facts(
         status=await answers.status(ship, loop, sources.deploys),
         tallies=await ship.ledger.tallies(BOUNDS),
-        restarts=ship.services.restarts,
-        ended=frozenset(ship.services.ended),
+        restarts=ship.services.keeping.restarts,
+        ended=frozenset(ship.services.keeping.ended),
         asleep=ship.proxy.traffic.asleep(),
         expires={name: each.expires for name, each in ship.door.certificates.items()},
         silence=loop.following.silence(followed.url) if followed else None,

@@ -62,7 +62,7 @@ class Survey:
                 coming=coming.commit if coming else "",
                 by=coming.owner if coming else "",
                 refused=refused.get(name, ""),
-                ended=services.ended.get(serves.container, "") if serves else "",
+                ended=services.keeping.ended.get(serves.container, "") if serves else "",
                 unwell=serves is not None and serves.container in services.attendance.unwell,
                 asleep=name in asleep,
             )

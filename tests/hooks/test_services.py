@@ -17,7 +17,9 @@ from hooks.attendance import Attendance
 from hooks.errors import ShipError
 from hooks.holding import Holding
 from hooks.journal.journal import Journal
+from hooks.keeping import Keeping
 from hooks.layout import Layout
+from hooks.leading import Leading
 from hooks.ledger import Ledger, Serving
 from hooks.queue import Queue
 from hooks.retiring import Retiring
@@ -44,6 +46,7 @@ class Containers:
         self.started: list[str] = []
         self.port = OLD.port
         self.starting: Deferred[None] | None = None
+        self.waits = False
 
     def find(self, name: str) -> Container | None:
         return Container(name, self.directory / name) if name in self.there else None
@@ -54,7 +57,9 @@ class Containers:
         if container.name in self.runs:
             raise ContainerError(f"{container.name} is already running")
         if self.starting is not None:
+            self.waits = True
             await self.starting
+            self.waits = False
         self.runs[container.name] = []
         self.started.append(container.name)
         return Address(OLD.host, self.port)
@@ -127,8 +132,19 @@ class ServicesTests(TestCase):
         journal = Journal(reactor, layout, settings)
         self.attendance = Attendance(reactor, layout, settings, runtime, self.ledger.now, journal)
         self.holding = Holding(reactor, runtime, proxy)
-        self.services = Services(
+        leading = Leading(settings, self.ledger, runtime, proxy, self.holding)
+        self.keeping = Keeping(
             reactor,
+            layout,
+            settings,
+            self.ledger,
+            runtime,
+            self.attendance,
+            journal,
+            self.holding,
+            leading,
+        )
+        self.services = Services(
             layout,
             settings,
             self.ledger,
@@ -137,8 +153,9 @@ class ServicesTests(TestCase):
             git_at_once,
             self.queue,
             self.attendance,
-            journal,
             self.holding,
+            leading,
+            self.keeping,
             Retiring(layout, settings, runtime, proxy, self.attendance, journal),
         )
         self.addCleanup(self.services.let_go)
@@ -146,12 +163,12 @@ class ServicesTests(TestCase):
     async def serves(self, one: Serving) -> Container:
         """As a deploy leaves it."""
         await self.ledger.record(one, entry())
-        await self.services.publish(one)
+        await self.services.leading.publish(one)
         container: Container | None = self.runtime.find(one.container)
         assert container is not None
         self.runtime.starting, self.runtime.port = None, one.port
         await self.runtime.start(container)
-        self.services.watch_over(one, container)
+        self.keeping.watch_over(one, container)
         return container
 
     async def replaced(self, wanted: Any) -> None:
@@ -171,7 +188,7 @@ class ServicesTests(TestCase):
         await self.replaced(self.services.restart("app"))
         self.assertEqual(self.runtime.started, [OLD.container, NEW.container, NEW.container])
         self.assertEqual(self.runtime.there, {NEW.container})
-        self.assertEqual(list(self.services._keepers), [NEW.container])
+        self.assertEqual(list(self.keeping._keepers), [NEW.container])
 
     async def test_a_stop_during_a_deploy(self) -> None:
         """What serves then is stopped, and is what the ledger says."""
@@ -215,7 +232,7 @@ class ServicesTests(TestCase):
         with self.assertRaises(CancelledError):
             await restarting
         self.assertFalse(self.proxy.leads["app"].starting)
-        self.assertEqual(list(self.services._keepers), [OLD.container])
+        self.assertEqual(list(self.keeping._keepers), [OLD.container])
 
     async def test_a_version_that_comes_again(self) -> None:
         """One that was replaced just as it had ended comes again: no request waits for what was
@@ -249,7 +266,7 @@ class ServicesTests(TestCase):
         with self.assertRaises(ProxyError):
             await self.services.take_down(OLD)
         await self.services.retiring.all_gone()
-        self.assertEqual((self.runtime.runs, self.services._keepers), ({}, {}))
+        self.assertEqual((self.runtime.runs, self.keeping._keepers), ({}, {}))
 
     async def test_what_changed_while_it_was_started_again(self) -> None:
         """It gets another port, and another time to live meanwhile: both count. What was replaced
@@ -259,7 +276,7 @@ class ServicesTests(TestCase):
             container = await self.serves(OLD)
             await self.runtime.stop(container, grace=0)
             self.runtime.starting, self.runtime.port = Deferred(), 20001
-            await self.until(lambda: bool(self.runtime.starting.callbacks))
+            await self.until(lambda: self.runtime.waits)
             await self.ledger.keep(now)
             self.runtime.starting.callback(None)
             await self.until(lambda: OLD.container in self.runtime.runs)

@@ -24,7 +24,8 @@ class PuttingBack(SynchronousTestCase):
         self.serves: Serving | None = BEFORE
         self.fails = False
         parts: dict[str, Any] = dict.fromkeys(one.name for one in fields(Ship) if one.name != "log")
-        self.ship = Ship(**{**parts, "services": self, "ledger": self})
+        services = SimpleNamespace(wake=self.wake, leading=self)
+        self.ship = Ship(**{**parts, "services": services, "ledger": self})
 
     async def now(self, service: str) -> Serving | None:
         return self.serves

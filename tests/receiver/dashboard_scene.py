@@ -130,7 +130,9 @@ class Scene:
             ledger=self.ledger,
             runtime=SimpleNamespace(dropped=()),
             proxy=SimpleNamespace(asleep=lambda: frozenset(self.asleep), online=True),
-            services=SimpleNamespace(ended=self.ended, attendance=attendance),
+            services=SimpleNamespace(
+                keeping=SimpleNamespace(ended=self.ended), attendance=attendance
+            ),
             queue=self.queue,
             door=SimpleNamespace(certificates={}),
             journal=self.journal,
