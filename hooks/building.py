@@ -9,33 +9,30 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from attrs import define, frozen
+from attrs import define
 
 from buildpacks.build import Outcome, Output, build
 from buildpacks.launch import launch_argv, launch_script, write_env_dir
 from buildpacks.packs import PROVIDED, BuildError, Built, Pack
 from buildpacks.remote import fetch, parse_buildpack_url
 from containers.files import remove
-from containers.interface import Container, Exit, Limits, Mount, Runtime
-from containers.room import NoRoom, Room, bounded
+from containers.interface import Container, Limits, Runtime
 from containers.spawn import run
 from containers.watching import in_thread
 from hooks import linking
 from hooks.elsewhere import Fetching, elsewhere, origin_of
 from hooks.errors import Unreachable
 from hooks.layout import Layout
-from hooks.linking import app_mount, lay_working
+from hooks.linking import lay_working
 from hooks.mounts import ANY, job_script, shared, start_mount
 from hooks.orders import Orders
 from hooks.repository import Repository
 from hooks.say import Say
 from hooks.settings import Settings
+from hooks.site import Site, outcome
 from hooks.standing import Job
 
 FETCH_SECONDS = 120.0
-ROOTS_VARIABLES = (
-    "SSL_CERT_FILE", "PIP_CERT", "REQUESTS_CA_BUNDLE", "NODE_EXTRA_CA_CERTS", "GIT_SSL_CAINFO",
-)  # fmt: skip
 IN_THE_APP = 'cd "$1" && exec "$0"'
 NOTHING = Built("none", "", {}, {})
 SCRIPT = "web"  # the launch script's name, in the container's directory `start`
@@ -96,7 +93,7 @@ class Workshop:
         wanted = await elsewhere(repository, orders.release.commit)
         if not wanted.submodules and not wanted.large:
             return
-        site = _Site(self, container, (), cache, self.layout.scratch, ordered=False)
+        site = Site(self, container, (), cache, self.layout.scratch, ordered=False)
         await in_thread(self.reactor, self.runtime.own, container, [site.place])
         env = {**self.settings.build_env, **site.roots}
         search = self.git_env.get("PATH", "")
@@ -111,7 +108,7 @@ class Workshop:
         write_env_dir(env_dir, orders.environment)
         packs = (chosen,) if chosen else PROVIDED
         ordered, app = orders.standing is not None, orders.linked
-        site = _Site(self, container, packs, cache, env_dir, ordered, app)
+        site = Site(self, container, packs, cache, env_dir, ordered, app)
         own = [env_dir, site.place]
         await in_thread(self.reactor, self.runtime.own, container, own)
         env = {**self.settings.build_env, **site.roots, "STARPHLEET_TOOLS": site.tools}
@@ -134,7 +131,7 @@ class Workshop:
             return
         say.header(f"Running {name}")
         scratch, app = self.layout.scratch, orders.linked
-        site = _Site(self, container, (), cache, scratch, ordered=True, linked=app)
+        site = Site(self, container, (), cache, scratch, ordered=True, linked=app)
         await in_thread(self.reactor, self.runtime.own, container, [site.place])
         script = f"{self.runtime.seen_at(container, shared(self.layout, container)[1])}/{name}"
         env = {**self.settings.build_env, **site.roots, **orders.environment}
@@ -206,109 +203,3 @@ def _move(place: Path, app: Path) -> None:
         raise BuildError("the build replaced its own directory by something else")
     app.rmdir()
     place.rename(app)
-
-
-def outcome(exit: Exit) -> Outcome:
-    """How a command ended, in the words of the buildpacks' room."""
-    killed = f"signal {exit.signal}" if exit.signal is not None else ""
-    return Outcome(exit.status, exit.reason or killed)
-
-
-@frozen
-class _Site:
-    """A container as a place to build in (the protocol `buildpacks.build.Site`)."""
-
-    workshop: Workshop
-    container: Container
-    packs: tuple[Pack, ...]
-    cache_source: Path
-    env_source: Path
-    ordered: bool
-    linked: Path | None = None
-
-    @property
-    def place(self) -> Path:
-        return self.workshop.layout.build_place(self.cache_source, self.container.name)
-
-    @property
-    def app(self) -> str:
-        if self.linked is not None:
-            return self._seen(app_mount(self.linked))
-        return f"{self.cache}/{self.place.relative_to(self.cache_source)}"
-
-    @property
-    def cache(self) -> str:
-        return self._seen(self._cache_mount)
-
-    @property
-    def env_dir(self) -> str:
-        return self._seen(self._env_mount)
-
-    @property
-    def tools(self) -> str:
-        return self._seen(self._tools_mount)
-
-    @property
-    def roots(self) -> dict[str, str]:
-        """Where each package client finds the certificate authorities that the ship trusts."""
-        return {name: self._seen(mount) for mount in self._roots_mount for name in ROOTS_VARIABLES}
-
-    def pack(self, pack: Pack) -> str:
-        seen = self._seen(self._pack_mount(pack))
-        return f"{seen}/{pack.at}" if pack.at else seen
-
-    async def run(
-        self,
-        argv: Sequence[str],
-        env: Mapping[str, str],
-        output: Output,
-        *,
-        root: bool = False,
-        online: bool = True,
-    ) -> Outcome:
-        mounts = [self._cache_mount, self._env_mount, self._tools_mount, *self._roots_mount]
-        mounts += dict.fromkeys(map(self._pack_mount, self.packs))
-        mounts += shared(self.workshop.layout, self.container) if self.ordered else ()
-        mounts += [app_mount(self.linked)] if self.linked is not None else ()
-        workshop, limits = self.workshop, self.workshop.settings.build_limits
-        running = workshop.runtime.run(
-            self.container,
-            argv,
-            env=env,
-            output=output,
-            limits=limits,
-            mounts=mounts,
-            root=root,
-            online=online,
-        )
-        writes = [self.container.directory, self.cache_source]
-        writes += [self.linked] if self.linked is not None else ()
-        room = Room(tuple(writes), limits.disk, workshop.settings.free_disk)
-        try:
-            return outcome(await bounded(workshop.reactor, running, room))
-        except NoRoom as error:  # what fills the disk may be what it kept
-            await in_thread(workshop.reactor, remove, self.cache_source)
-            return outcome(Exit(reason=str(error)))
-
-    @property
-    def _cache_mount(self) -> Mount:
-        return Mount(self.cache_source, "/cache", writable=True)
-
-    @property
-    def _env_mount(self) -> Mount:
-        return Mount(self.env_source, "/env")
-
-    @property
-    def _tools_mount(self) -> Mount:
-        return Mount(self.workshop.tools, "/tools")
-
-    @property
-    def _roots_mount(self) -> tuple[Mount, ...]:
-        roots = self.workshop.settings.roots
-        return (Mount(roots, "/roots.pem"),) if roots else ()
-
-    def _pack_mount(self, pack: Pack) -> Mount:
-        return Mount(pack.mount, "/buildpacks")
-
-    def _seen(self, mount: Mount) -> str:
-        return self.workshop.runtime.seen_at(self.container, mount)
