@@ -11,7 +11,7 @@ from twisted.internet.interfaces import IReactorTime
 
 from buildpacks.packs import BuildError
 from containers.interface import ContainerError
-from hooks.errors import DeployFailed, Refused, ShipError, Unreachable
+from hooks.errors import DeployFailed, Refused, ShipError, Stopped, Unreachable
 from hooks.ledger import Entry, Serving
 from hooks.orders import Orders
 from hooks.say import Say, timing
@@ -39,6 +39,8 @@ async def deploy(
     async with ship.berth(orders, say):
         await ship.admit(orders.push)
         before = await ship.serving(orders.service)
+        if before is not None and before.stopped and orders.standing is not None:
+            raise Stopped
         if before is not None and before.release == orders.release:
             return await _already(ship, orders, before, say)
         steps = Steps(ship.reactor)

@@ -18,6 +18,13 @@ class Superseded(ShipError):
     """A newer push of the same branch took this one's place in the queue."""
 
 
+class Stopped(ShipError):
+    """What is ordered waits until somebody starts the service."""
+
+    def __init__(self) -> None:
+        super().__init__("somebody stopped it: starphleet start")
+
+
 class HandedOver(ShipError):
     """Another process of the ship has taken over before this was done: it is to be asked again."""
 

@@ -13,7 +13,7 @@ from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
 from hooks.deploy import KNOWN, outcome
-from hooks.errors import HandedOver, Superseded
+from hooks.errors import HandedOver, Stopped, Superseded
 from hooks.ledger import Serving
 from hooks.orders import NO_COMMIT, Orders, orders_of_standing
 from hooks.say import Listen, clean
@@ -127,6 +127,8 @@ class Bringing:
             return
         except CancelledError:
             raise
+        except Stopped as error:
+            phase, reason = phases.STOPPED, str(error)
         except Exception as error:
             if turn != one.turn:
                 return
@@ -153,7 +155,7 @@ class Bringing:
         service = one.standing.service
         serving = await self.ship.serving(service)
         if serving is not None and serving.stopped:
-            return phases.STOPPED, "somebody stopped it: starphleet start"
+            raise Stopped
         orders = await self._orders(one, serving)
         if turn != one.turn:
             raise Superseded("something newer is wanted")

@@ -6,10 +6,16 @@ from types import SimpleNamespace
 from typing import Any
 
 from attrs import evolve, fields
+from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
-from hooks.errors import ShipError
+from containers.interface import Limits
+from hooks.deploy import deploy
+from hooks.errors import ShipError, Stopped
 from hooks.ledger import Serving
+from hooks.queue import Queue
+from hooks.say import Say
+from hooks.settings import Settings
 from hooks.ship import Ship
 from tests.hooks.test_ledger import serving
 
@@ -54,3 +60,26 @@ class PuttingBack(SynchronousTestCase):
         self.serves = evolve(BEFORE, port=20001)
         self.successResultOf(self.ship.put_back("app"))
         self.assertEqual(self.did, [self.serves])
+
+
+class Waiting(SynchronousTestCase):
+    def test_what_is_stopped_meanwhile_is_not_deployed(self) -> None:
+        """Somebody stops a service whose next version waits for its turn: it stays stopped, and
+        that is what is told."""
+        parts: dict[str, Any] = dict.fromkeys(one.name for one in fields(Ship) if one.name != "log")
+        queue, serves = Queue(1, lambda: 0), BEFORE
+
+        async def now(_: str) -> Serving:
+            return serves
+
+        parts |= {"queue": queue, "ledger": SimpleNamespace(now=now), "settings": Settings()}
+        orders: Any = SimpleNamespace(
+            service="app", limits=Limits(), push=None, standing=FIRST.standing, release=None
+        )
+        other = queue.berth("other", lambda _: None)
+        self.successResultOf(other.__aenter__())
+        deploying = Deferred.fromCoroutine(deploy(Ship(**parts), orders, Say(lambda _: None)))
+        self.assertNoResult(deploying)
+        serves = evolve(BEFORE, stopped=True)
+        self.successResultOf(other.__aexit__(None, None, None))
+        self.failureResultOf(deploying, Stopped)
