@@ -143,17 +143,20 @@ class Commands:
 
     async def _stop(self, say: Listen, *words: str) -> None:
         serving = await self._serving(words)
+        self._tell_of_waiting(serving.service, say)
         await self.ship.services.put_to_rest(serving.service)
         say(f"{serving.service} is stopped; starphleet-start {serving.service} starts it")
 
     async def _start(self, say: Listen, *words: str) -> None:
         serving = await self._serving(words)
+        self._tell_of_waiting(serving.service, say)
         await self.ship.services.rouse(serving.service)
         say(f"{serving.service} runs")
         self._consider(serving)
 
     async def _restart(self, say: Listen, *words: str) -> None:
         serving = await self._serving(words)
+        self._tell_of_waiting(serving.service, say)
         await self.ship.services.restart(serving.service)
         say(f"{serving.service} was started again")
 
@@ -166,6 +169,11 @@ class Commands:
             )
         await self.ship.services.take_down(serving)
         say(f"{serving.service} is gone; a push brings it back")
+
+    def _tell_of_waiting(self, service: str, say: Listen) -> None:
+        """Of a deploy, which may take its time."""
+        if service in self.ship.queue.running:
+            say(f"Waiting for what is under way: {service}")
 
     async def _healthcheck(self, say: Listen, *words: str) -> None:
         serving = await self._serving(words)
