@@ -167,6 +167,7 @@ class Commands:
                 f"{serving.service} is ordered: take its orders out of the headquarters, then "
                 "starphleet orphan-reaper"
             )
+        self._tell_of_waiting(serving.service, say)
         await self.ship.services.take_down(serving)
         say(f"{serving.service} is gone; a push brings it back")
 
