@@ -62,9 +62,13 @@ class Bringing:
         return one if before != standing else None
 
     def forget(self, path: str) -> Ordered:
-        """Nothing is ordered at `path` any more; what was. A deploy under way comes to its end."""
+        """Nothing is ordered at `path` any more; what was. A deploy under way comes to its end,
+        and what comes before one ends now."""
         one = self.ordered.pop(path)
         self._forget_later(one)
+        if one.phase == phases.WAITING:
+            one.begin()
+            one.settle(phases.FAILED, "its orders are not followed any more")
         return one
 
     def moved(self, source: Source, commit: str) -> None:
@@ -74,9 +78,9 @@ class Bringing:
             self.bring(one)
 
     def lost(self, source: Source, reason: str) -> None:
-        """`source` cannot be read. What serves goes on."""
+        """`source` cannot be read. What serves goes on, and so does what was read of it before."""
         for one in self._that_follow(source):
-            if one.phase == phases.WAITING:
+            if not one.commit:
                 one.settle(phases.UNREACHABLE, reason)
 
     def _that_follow(self, source: Source) -> list[Ordered]:
@@ -91,8 +95,8 @@ class Bringing:
             one.commit = following.known.get(source, "")
             if not one.commit:
                 one.begin()
-                if source.url in following.troubles:
-                    one.settle(phases.UNREACHABLE, following.troubles[source.url])
+                if trouble := following.trouble(source):
+                    one.settle(phases.UNREACHABLE, trouble)
                 return
         self.bring(one)
 
@@ -146,7 +150,7 @@ class Bringing:
         one.tries = one.tries + 1 if phase == phases.UNREACHABLE else 0
         if phase in (phases.FAILED, phases.UNREACHABLE):
             self._log.error("{service}: {reason}", service=one.standing.service, reason=reason)
-        if phase == phases.UNREACHABLE:
+        if phase == phases.UNREACHABLE and self.ordered.get(one.standing.path) is one:
             pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2.0 ** (one.tries - 1))
             self._later[id(one)] = self.ship.reactor.callLater(pause, self.bring, one)
 
@@ -157,13 +161,13 @@ class Bringing:
         if serving is not None and serving.stopped:
             raise Stopped
         orders = await self._orders(one, serving)
-        if turn != one.turn:
-            raise Superseded("something newer is wanted")
         if serving is not None and serving.release == orders.release and not serving.orphaned:
             return phases.LIVE, ""
         (last,) = await self.ship.ledger.history(service, 1) or (None,)
         if last is not None and last.release == str(orders.release) and last.outcome == "failed":
             return phases.FAILED, last.reason
+        if turn != one.turn:
+            raise Superseded("something newer is wanted")
         self.ship.layout.require_room(self.ship.settings.free_disk)
         one.phase = phases.DEPLOYING
         with _told(one, self.ship.layout.deploy_log(service)) as listen:

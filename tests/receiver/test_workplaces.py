@@ -148,12 +148,12 @@ class Followed(SynchronousTestCase):
         bringing.workplaces = SimpleNamespace(has=lambda one: one.path == "a")  # type: ignore[assignment]
         bringing.ordered = {path: Ordered(standing(path)) for path in ("a", "b")}
         loop = Loop(nothing, nothing, nothing, bringing, nothing)
-        loop.moved(SOURCE, "c" * 40)
-        self.assertEqual(brought, [bringing.ordered["b"]])
         loop.lost(SOURCE, "it is gone")
         self.flushLoggedErrors()
         waits = [one.phase for one in bringing.ordered.values()]
         self.assertEqual(waits, [phases.WAITING, phases.UNREACHABLE])
+        loop.moved(SOURCE, "c" * 40)
+        self.assertEqual(brought, [bringing.ordered["b"]])
 
     def test_a_source_that_was_cloned_is_not_asked(self) -> None:
         """Unless somebody else follows it: a remote, or a service that is not developed."""
