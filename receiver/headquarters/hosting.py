@@ -41,7 +41,10 @@ class Hosting:
         new = await self._commit_of(updates)
         if new is None:
             return
-        headquarters = await self.loop.readings.read(repository, self.here, new)
+        readings, source = self.loop.readings, self.loop.location or self.here
+        headquarters = await readings.read(repository, source, new)
+        if headquarters.refused:
+            await readings.forget(headquarters)
         _require_good(headquarters, say)
         serving = await self.ship.ledger.serving()
         for line in plan(headquarters.orders, headquarters.held, serving).lines():
