@@ -12,6 +12,7 @@ from hooks.repository import Blob
 from hooks.standing import Source, StandingOrders
 from proxy.certificates import Certificate
 from proxy.protection import Commons, LdapServer, Sign
+from receiver.headquarters.following import PULSE
 
 WITHHELD = frozenset({"STARPHLEET_HOOK_SECRET"})
 """Settings of the ship that are none of a service's business."""
@@ -76,3 +77,11 @@ class Headquarters:
         listed = given.get("STARPHLEET_TEST_ENV")
         names = set(given) if listed is None else set(re.split(r"[\s,]+", listed))
         return {name: value for name, value in given.items() if name in names}
+
+
+def pulse_of(environment: Mapping[str, str], own: float | None) -> float:
+    """Seconds from one question to the next: the ship's own word, else `.starphleet`'s."""
+    given = environment.get("STARPHLEET_PULSE", "")
+    if own is None and re.fullmatch(r"[1-9][0-9]{0,4}", given):
+        return float(given)
+    return own or PULSE

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Collection, Coroutine, Mapping
 from typing import Any
 
@@ -12,17 +11,19 @@ from twisted.logger import Logger
 
 from containers.watching import Waiters
 from hooks.deploy import KNOWN
-from hooks.errors import Refused, Unreachable
+from hooks.errors import Refused
 from hooks.repository import Repository
 from hooks.ship import Ship
 from hooks.standing import Source
 from receiver.headquarters.bringing import Bringing
-from receiver.headquarters.following import PULSE, Following
-from receiver.headquarters.headquarters import Headquarters
+from receiver.headquarters.following import Following
+from receiver.headquarters.headquarters import Headquarters, pulse_of
 from receiver.headquarters.ordered import Ordered
 from receiver.headquarters.readings import Readings
 from receiver.headquarters.remotes import lay_remote
 from receiver.headquarters.sources import Sources
+
+OWN_ERROR = "the ship made an error of its own; its log says which"
 
 Beside = Callable[[Headquarters], Coroutine[Any, Any, None]]
 """Told of a headquarters that was adopted: what it means for the ship besides its services."""
@@ -44,6 +45,7 @@ class Loop:
     location: Source | None = None
     headquarters: Headquarters | None = None
     _refused: str = ""
+    _amiss: str = ""
     _following: Following | None = None
     _one_at_a_time: DeferredLock = field(factory=DeferredLock)
     _going: set[Deferred[None]] = field(factory=set)
@@ -66,9 +68,10 @@ class Loop:
 
     @property
     def trouble(self) -> str:
-        """Why the headquarters cannot be asked, or was not followed to where it is, if so."""
+        """Why the headquarters cannot be asked, was not followed to where it is, or is not all in
+        force, if so."""
         asked = self.following.trouble(self.location) if self.location else ""
-        return asked or self._refused
+        return asked or self._refused or self._amiss
 
     @property
     def for_tests(self) -> dict[str, str]:
@@ -87,7 +90,7 @@ class Loop:
     def set_out(self, location: Source | None) -> None:
         """Follow the headquarters at `location`, and no other from now on."""
         if location != self.location:
-            self._refused, self.headquarters = "", None
+            self._refused, self._amiss, self.headquarters = "", "", None
         self.location = location
         self._follow()
 
@@ -170,33 +173,45 @@ class Loop:
         """The headquarters moved to `commit`. What serves goes on, whatever comes of it."""
         assert self.location is not None
         location = self.location
-        if self.commit == commit:
-            self._refused = ""
-            self._waiting.go_on()
-            return
         try:
-            repository = await self.sources.fetch(location, commit)
-            async with self._one_at_a_time:
-                if self.following.known.get(location) != commit:
-                    return  # something newer is known by now
-                await self._adopt(await self.readings.read(repository, location, commit))
-            self._refused = ""
-        except KNOWN as error:
-            self._refused = f"{commit[:7]}: {error}"
-            self._log.error("the headquarters is not followed to {why}", why=self._refused)
-            if isinstance(error, Unreachable):
-                self.following.forget(location)
+            if self.commit != commit:
+                await self._follow_to(location, commit)
+            elif self._amiss:
+                async with self._one_at_a_time:
+                    await self._beside()
+            if self.commit == commit:
+                self._refused = ""
+        except CancelledError:
+            raise
+        except Exception as error:
+            self._not_followed(location, commit, error)
         finally:
             self._waiting.go_on()
 
+    async def _follow_to(self, location: Source, commit: str) -> None:
+        repository = await self.sources.fetch(location, commit)
+        async with self._one_at_a_time:
+            if self.following.known.get(location) == commit:  # else something newer is by now
+                await self._adopt(await self.readings.read(repository, location, commit))
+
+    def _not_followed(self, location: Source, commit: str, error: Exception) -> None:
+        """Tried again, unless the commit itself is not acceptable."""
+        if not isinstance(error, Refused):
+            self.following.forget(location)
+        known = isinstance(error, KNOWN)
+        why = f"{commit[:7]}: {error if known else OWN_ERROR}"
+        if location == self.location and why != self._refused:
+            self._refused, tell = why, self._log.error if known else self._log.failure
+            tell("the headquarters is not followed to {why}", why=why)
+
     async def _adopt(self, headquarters: Headquarters) -> list[Ordered]:
-        if self.headquarters is not None and self.headquarters.commit == headquarters.commit:
-            return self.bringing.unsettled
+        if headquarters.source != self.location or headquarters.commit == self.commit:
+            return self.bringing.unsettled  # another one is followed by now, or it counts already
         before, self.headquarters = self.headquarters, headquarters
         for name, why in headquarters.refused.items():
             if before is None or before.refused.get(name) != why:
                 self._log.error("{why}; what serves goes on", why=why)
-        await self._beside(headquarters)  # services may need what it changes
+        await self._beside()  # services may need what it changes
         changed = [
             one
             for path, standing in headquarters.orders.items()
@@ -218,14 +233,20 @@ class Loop:
         self._waiting.go_on()
         return self.bringing.unsettled
 
-    async def _beside(self, headquarters: Headquarters) -> None:
+    async def _beside(self) -> None:
         """What goes wrong there, a full disk for one, keeps no service from its orders."""
+        if (headquarters := self.headquarters) is None:
+            return
         try:
             await self.beside(headquarters)
+            self._amiss = ""
         except CancelledError:
             raise
         except Exception:
-            self._log.failure("not all of the headquarters is in force")
+            if not self._amiss:
+                self._log.failure("not all of the headquarters is in force")
+            self._amiss = f"not all of {headquarters.commit[:7]} is in force; {OWN_ERROR}"
+            self.following.forget(headquarters.source)
 
     async def _part_with(self, headquarters: Headquarters) -> None:
         """Orders that are gone: the route goes, the container stays. Refused ones are held."""
@@ -240,25 +261,19 @@ class Loop:
         self._go(self.ship.services.orphan(service, lambda: self._unwanted(service)))
 
     def _unwanted(self, service: str) -> bool:
+        """Nobody knows before a headquarters was read."""
         path = service.removeprefix("/")
-        held = self.headquarters.held if self.headquarters else frozenset()
+        held = self.headquarters.held if self.headquarters else {path}
         return path not in self.bringing.ordered and path not in held
 
     def _follow(self) -> None:
+        """Nobody asks where that is which is served from a working directory alone."""
         if self.location is None:
             return self.following.follow(())
-        theirs = self.headquarters.sources if self.headquarters else set()
-        return self.following.follow({self.location} | (theirs - self._at_work()))
-
-    def _at_work(self) -> set[Source]:
-        """Sources that nobody follows: those of working directories alone."""
-        if self.headquarters is None:
-            return set()
-        orders, remotes = self.headquarters.orders.values(), self.headquarters.remotes.values()
+        orders = self.headquarters.orders.values() if self.headquarters else ()
         develops = self.bringing.workplaces.has
-        worked = {one.source for one in orders if one.source and develops(one)}
-        others = {one.source for one in orders if not develops(one)}
-        return worked - others - set(remotes)
+        theirs = {one.source for one in orders if one.source and not develops(one)}
+        return self.following.follow({self.location, *theirs, *self._remotes.values()})
 
     def _lay_what_is_known(self, headquarters: Headquarters, before: Mapping[str, Source]) -> None:
         """Lay new remotes whose commit is known by another name; the others are told of theirs."""
@@ -273,14 +288,8 @@ class Loop:
             repository = await self.sources.fetch(source, commit)
             if self._remotes.get(path) != source:
                 return  # the headquarters moved meanwhile
-            await lay_remote(
-                self.ship.reactor,
-                self.ship.layout,
-                path,
-                repository,
-                commit,
-                nested=self._remotes.keys() - {path},
-            )
+            ship, others = self.ship, self._remotes.keys() - {path}
+            await lay_remote(ship.reactor, ship.layout, path, repository, commit, nested=others)
         except KNOWN as error:
             self._log.error("{path}/remote: {error}", path=path, error=error)
             if not isinstance(error, Refused):
@@ -296,11 +305,3 @@ class Loop:
     def _failed(self, failure: Any) -> None:
         if failure.check(CancelledError) is None:
             self._log.failure("something of the headquarters failed", failure)
-
-
-def pulse_of(environment: Mapping[str, str], own: float | None) -> float:
-    """Seconds from one question to the next: the ship's own word, else `.starphleet`'s."""
-    given = environment.get("STARPHLEET_PULSE", "")
-    if own is None and re.fullmatch(r"[1-9][0-9]{0,4}", given):
-        return float(given)
-    return own or PULSE

@@ -23,8 +23,9 @@ from receiver.headquarters.bringing import Bringing
 from receiver.headquarters.evaluate import Evaluator
 from receiver.headquarters.following import Following
 from receiver.headquarters.git import RemoteGit
+from receiver.headquarters.headquarters import pulse_of
 from receiver.headquarters.hosting import NAME, Hosting
-from receiver.headquarters.loop import Loop, pulse_of
+from receiver.headquarters.loop import Loop
 from receiver.headquarters.reading import Reader
 from receiver.headquarters.readings import Readings
 from receiver.headquarters.ships import PushBack
