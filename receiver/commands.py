@@ -159,6 +159,8 @@ class Commands:
         self._tell_of_waiting(serving.service, say)
         await self.ship.services.restart(serving.service)
         say(f"{serving.service} was started again")
+        if serving.stopped:
+            self._consider(serving)
 
     async def _take_down(self, say: Listen, *words: str) -> None:
         serving = await self._serving(words)

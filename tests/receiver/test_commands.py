@@ -1,4 +1,4 @@
-"""What people are told while what they asked for has to wait."""
+"""What the commands of a ship do, as far as it is seen without one."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ from twisted.trial.unittest import SynchronousTestCase
 from hooks.ledger import Serving
 from hooks.queue import Queue
 from receiver.commands import Commands
+from receiver.headquarters import ordered as phases
+from receiver.headquarters.ordered import Ordered
 from tests.hooks.test_ledger import serving
+from tests.receiver.test_workplaces import standing
 
 
 class Waiting(SynchronousTestCase):
@@ -44,3 +47,37 @@ class Waiting(SynchronousTestCase):
             self.assertEqual(len(said), 2)
             self.successResultOf(commands.do([word, "app"], said.append))
             self.assertEqual(len(said), 3)
+
+
+class Again(SynchronousTestCase):
+    def test_what_was_stopped_is_looked_at_again(self) -> None:
+        """Started or restarted, it is brought to what its orders want, and is not said to be
+        stopped; a restart of one that ran changes nothing about that."""
+
+        async def done(_: object) -> None: ...
+
+        one = Ordered(standing("app"), commit="c" * 40)
+        for name, stopped, brought in (
+            ("start", True, [one]),
+            ("restart", True, [one]),
+            ("restart", False, []),
+        ):
+            with self.subTest(name=name, stopped=stopped):
+                seen: list[Ordered] = []
+
+                async def serving(stopped: bool = stopped) -> dict[str, Any]:
+                    return {"/app": SimpleNamespace(service="/app", stopped=stopped)}
+
+                ship: Any = SimpleNamespace(
+                    ledger=SimpleNamespace(serving=serving),
+                    queue=SimpleNamespace(running=()),
+                    services=SimpleNamespace(rouse=done, restart=done),
+                )
+                bringing = SimpleNamespace(ordered={"app": one}, bring=seen.append)
+                nothing: Any = None
+                loop: Any = SimpleNamespace(bringing=bringing)
+                one.phase = phases.STOPPED
+                commands = Commands(ship, loop, nothing, nothing, nothing)
+                doing = commands.do([name, "app"], lambda _: None)
+                self.successResultOf(Deferred.fromCoroutine(doing))
+                self.assertEqual(seen, brought)
