@@ -15,6 +15,7 @@ from hooks.settings import MB
 from proxy.proxies import networks
 from proxy.routes import InvalidRoute
 
+_NUMBER = re.compile(r"[0-9]{1,20}")
 _DOMAIN = re.compile(
     r"(?=.{1,253}$)[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*"
 )
@@ -35,7 +36,7 @@ class Variables:
 
     def count(self, name: str, default: int, *, least: int = 1, most: int = 10**6) -> int:
         text = self.text(name, str(default))
-        if not text.isascii() or not text.isdigit() or not least <= int(text) <= most:
+        if not _NUMBER.fullmatch(text) or not least <= int(text) <= most:
             raise Refused(f"{name}: {ascii(text)[:40]} is not a number from {least} to {most}")
         return int(text)
 
@@ -51,7 +52,7 @@ class Variables:
 
     def port(self, name: str, default: int) -> int:
         text = self.text(name, str(default))
-        if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= 65535:
+        if not _NUMBER.fullmatch(text) or not 1 <= int(text) <= 65535:
             raise Refused(f"{name}: {ascii(text)[:40]} is not a port, 1 to 65535")
         return int(text)
 

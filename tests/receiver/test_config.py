@@ -71,6 +71,8 @@ class Config(SynchronousTestCase):
             ("STARPHLEET_SERVICE_PORTS", "1-2"),
             ("STARPHLEET_BIND", "eth0"),
             ("STARPHLEET_DRAINSTOP_WAIT", "-1"),
+            ("STARPHLEET_DRAINSTOP_WAIT", "1" * 5000),
+            ("STARPHLEET_SSH_PORT", "0" * 5000 + "22"),
             ("STARPHLEET_LOGS", "much"),
             ("STARPHLEET_SYSLOG", "log.example.com"),
             ("STARPHLEET_PROXIES", "balancer.example.com"),
