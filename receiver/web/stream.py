@@ -6,6 +6,7 @@ Each reader has a place in the journal and nothing else, so a slow one costs wha
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
@@ -61,7 +62,7 @@ def read_ask(request: Any) -> Ask:
     except ValueError:
         raise Refused(f"more than {FIELDS} parts of a query") from None
     count = said.get("n", [str(LINES)])[-1]
-    if not (count.isascii() and count.isdigit() and int(count[:9]) <= MOST_LINES):
+    if not re.fullmatch(r"[0-9]{1,9}", count) or int(count) > MOST_LINES:
         raise Refused(f"n={ascii(count)[:20]}: it is a number from 0 to {MOST_LINES}")
     last = request.getHeader("last-event-id") or said.get("last-event-id", [""])[-1]
     services, ships = tuple(said.get("service", ())), tuple(said.get("ship", ()))

@@ -101,7 +101,13 @@ class Stream(TestCase):
 
     async def test_what_makes_no_sense_is_refused(self) -> None:
         """In one line that says what: an id that no stream said, and a number that is none."""
-        for query, said in [("?n=-1", "n="), ("?n=9999", "n="), ("?last-event-id=x", "Last-E")]:
+        for query, said in [
+            ("?n=-1", "n="),
+            ("?n=9999", "n="),
+            ("?n=0000000099999", "n="),
+            (f"?n={'0' * 5000}", "n="),
+            ("?last-event-id=x", "Last-E"),
+        ]:
             path = f"/starphleet/logstream{query}"
             answer = await aside(ask, self.shore.socket, path, **ANN)
             self.assertEqual(answer.status, 400)
