@@ -6,7 +6,7 @@ import random
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from typing import Any, Protocol
 
-from twisted.internet.defer import CancelledError, Deferred, gatherResults
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -114,7 +114,7 @@ class Following:
             answered.append(waiting)
             place.waiting.append(waiting)
             self._ask_now(place)
-        return gatherResults(answered).addCallback(lambda _: None)
+        return Deferred.fromCoroutine(_each(answered))
 
     def forget(self, source: Source) -> None:
         """Tell the next answer for `source` even if it is the same."""
@@ -274,6 +274,11 @@ class Following:
         self._resolving.pop(source, None)
         if isinstance(result, Failure) and not result.check(CancelledError):
             _log.failure("resolving {source} failed", result, source=source)
+
+
+async def _each(awaited: Iterable[Deferred[None]]) -> None:
+    for one in awaited:
+        await one
 
 
 def _in_words(error: Exception, url: str) -> str:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Collection
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -131,6 +132,17 @@ class Pulses(SynchronousTestCase):
         hangs.callback({"": "1"})
         self.successResultOf(hurried)
         self.assertEqual(dict(self.following.known)[Source(A)], "2")
+
+    def test_who_waits_may_leave(self) -> None:
+        """Whoever hurries several and leaves before they have answered was cancelled, and nothing
+        else went wrong."""
+        self.answers.refs = {A: Deferred(), B: Deferred()}
+        self.following.follow([Source(A), Source(B)])
+        hurried = self.following.hurry()
+        hurried.cancel()
+        self.failureResultOf(hurried, CancelledError)
+        gc.collect()
+        self.assertEqual(self.flushLoggedErrors(), [])
 
     def test_a_ref_that_is_not_there(self) -> None:
         """Said once, with its name; the other refs of the URL are followed."""
