@@ -92,7 +92,7 @@ class Peers:
         if tap.position:
             headers["Last-Event-ID"] = [position_text(tap.position)]
         asked = f"{url}{PATH}logstream?{query}".encode()
-        response = await self._agent.request(b"GET", asked, Headers(headers))
+        response = await self._answer(self._agent.request(b"GET", asked, Headers(headers)))
         kind = response.headers.getRawHeaders("content-type", [""])[0]
         if response.code == 200 and kind.startswith("text/event-stream"):
             return response
@@ -100,6 +100,18 @@ class Peers:
         if response.code == 204:
             raise NotMeant
         raise Odd(f"it answered {response.code}")
+
+    async def _answer(self, asking: Deferred[Any]) -> Any:
+        late = self._reactor.callLater(SILENCE, asking.cancel)
+        try:
+            return await asking
+        except Exception:
+            if not late.active():
+                raise Odd(f"it said nothing for {SILENCE:g} s") from None
+            raise
+        finally:
+            if late.active():
+                late.cancel()
 
 
 @define(eq=False)

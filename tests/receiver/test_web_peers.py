@@ -9,7 +9,7 @@ from unittest.mock import patch
 from twisted.internet.ssl import PrivateCertificate
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 from twisted.web.resource import Resource
-from twisted.web.server import Site
+from twisted.web.server import NOT_DONE_YET, Site
 
 from hooks.errors import Refused
 from proxy.certificates import self_made
@@ -250,3 +250,26 @@ class Odd(TestCase):
             listening = await here.ear("?ship=there")
             heard = [await aside(listening.next) for _ in range(2)]
             self.assertEqual(heard[1].said["trouble"], "it said nothing for 0.2 s")
+
+    async def test_a_peer_that_does_not_answer(self) -> None:
+        """It takes the question and says nothing at all: it counts as away, and is asked again."""
+        asked: list[object] = []
+
+        class Page(Resource):
+            isLeaf = True
+
+            def render_GET(self, request: object) -> int:
+                asked.append(request)
+                return NOT_DONE_YET
+
+        self.patch(peers, "FIRST", 0.05)
+        with patch.object(peers, "SILENCE", 0.2):
+            port = reactor.listenTCP(0, Site(Page()), interface="127.0.0.1")
+            self.addCleanup(port.stopListening)
+            url = f"http://127.0.0.1:{port.getHost().port}"
+            here = await Shore(self, "here", peers=(url,)).begin()
+            listening = await here.ear("?ship=there")
+            heard = await aside(listening.next)
+            self.assertEqual(heard.said["trouble"], "it said nothing for 0.2 s")
+            while len(asked) < 2:
+                await pause()
