@@ -100,7 +100,7 @@ class Sources:
         for path in await in_thread(self.reactor, sorted, self.layout.sources.iterdir()):
             url = wanted.get(path.name)
             if url is None:
-                await in_thread(self.reactor, shutil.rmtree, path, True)
+                await in_thread(self.reactor, _remove, path)
             else:
                 async with self._locks[url]:
                     await self._clean(Repository(path, self.git), keep)
@@ -169,7 +169,7 @@ class Sources:
             raise ShipError(f"{commit[:12]} could not be kept")
 
     async def _start_again(self, repository: Repository) -> None:
-        await in_thread(self.reactor, shutil.rmtree, repository.path, True)
+        await in_thread(self.reactor, _remove, repository.path)
 
     async def _clean(self, repository: Repository, keep: Collection[str]) -> None:
         """Let go of commits that were fetched long ago and that nobody needs."""
@@ -186,6 +186,15 @@ class Sources:
     async def _local(self, repository: Repository, *words: str) -> tuple[int, bytes]:
         argv = ["git", "--git-dir", str(repository.path), *words]
         return await self.git(argv, env=BARE_ENVIRONMENT)
+
+
+def _remove(path: Path) -> None:
+    """By another name first: half of a repository would be taken for one."""
+    going = path.with_name(f".going-{path.name.removeprefix('.going-')}")
+    if going != path:
+        shutil.rmtree(going, ignore_errors=True)
+        path.rename(going)
+    shutil.rmtree(going, ignore_errors=True)
 
 
 def _make(repository: Repository, digits: int) -> None:

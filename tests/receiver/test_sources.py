@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+from pathlib import Path
+from unittest.mock import patch
 
 from twisted.internet import reactor
 
@@ -77,6 +79,21 @@ class ByPath(GitCase):
         self.assertTrue(repository.exists())
         await self.sources.sweep([])
         self.assertFalse(repository.exists())
+
+    async def test_a_removal_that_is_broken_off(self) -> None:
+        """Half of a repository is never taken for one: what is followed again is fetched anew."""
+        source, tip = Source(self.url), self.work.tip()
+        repository = await self.sources.fetch(source, tip)
+
+        def broken_off(path: Path, *_: object, **__: object) -> None:
+            (path / "HEAD").unlink(missing_ok=True)
+
+        with patch.object(shutil, "rmtree", broken_off):
+            await self.sources.sweep([])
+        again = await self.sources.fetch(source, tip)
+        self.assertIsNotNone(await again.tree(tip))
+        await self.sources.sweep([self.url])
+        self.assertEqual(list(self.layout.sources.iterdir()), [repository.path])
 
 
 class ByHttps(ByPath):
