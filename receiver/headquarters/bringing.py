@@ -127,7 +127,7 @@ class Bringing:
     async def _bring(self, one: Ordered, turn: int) -> None:
         try:
             phase, reason = await self._towards(one, turn)
-        except (Superseded, HandedOver):
+        except HandedOver:
             return
         except CancelledError:
             raise

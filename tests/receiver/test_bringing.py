@@ -10,7 +10,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from hooks.errors import Unreachable
+from hooks.errors import Superseded, Unreachable
 from hooks.standing import Source, StandingOrders
 from receiver.headquarters import ordered as phases
 from receiver.headquarters.bringing import Bringing
@@ -136,3 +136,14 @@ class Between(SynchronousTestCase):
         self.flushLoggedErrors()
         self.clock.advance(1000)
         self.assertEqual(len(self.looked), 1)
+
+    def test_a_deploy_that_a_newer_one_replaces_is_at_its_end(self) -> None:
+        """Whoever waits for it is told, although its orders went and came again meanwhile."""
+        self.answers.refs[A] = {"main": COMMIT}
+        one = self.ordered("main", "app")
+        one.phase = phases.DEPLOYING
+        settled = one.settled()
+        self.bringing.forget("app")
+        self.looked[0].errback(Superseded("superseded before its turn came"))
+        self.successResultOf(settled)
+        self.assertIn("superseded", one.reason)
