@@ -98,7 +98,11 @@ def _confirmed(one: Mapping[str, str]) -> bool:
     if not sys.stdin.isatty():
         raise Refused(f"{one['InstanceId']} would be gone with all that it keeps: say --yes")
     about = plain(f"{one['InstanceId']} ({one['State']}, {one['Headquarters']})")
-    answer = input(f"Terminate {about}, with all that it keeps? [y/N] ")
+    try:
+        answer = input(f"Terminate {about}, with all that it keeps? [y/N] ")
+    except EOFError:
+        answer = ""
+        print()
     return answer.strip().lower() in ("y", "yes")
 
 

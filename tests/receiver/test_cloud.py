@@ -278,12 +278,15 @@ def test_remove(here: Workstation) -> None:
 
 
 def test_removing_on_a_terminal(here: Workstation) -> None:
-    """Somebody is asked, and only yes is yes; what went wrong is red there."""
+    """Somebody is asked, and only yes is yes, Ctrl-D too is no; what went wrong is red there."""
     one = here.add()["InstanceId"]
     words = ["remove", "ship", "ec2", WEST, one]
     said = _on_a_terminal(here, words, "n\n")
     assert f"Terminate {one} (running, {HEADQUARTERS}), with all" in said
     assert f"{one} stays" in said
+    ended = _on_a_terminal(here, words, "\x04")
+    assert f"{one} stays" in ended
+    assert "Traceback" not in ended
     assert here.state(one) == "running"
     _on_a_terminal(here, words, "y\n")
     assert here.state(one) == "terminated"
