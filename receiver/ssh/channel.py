@@ -135,7 +135,11 @@ class Session(Channel):
     def _signalling(self, name: str) -> Step | None:
         if name not in SIGNALS or self._farewell is not None:
             return None
-        return lambda: (self._terminal or self._child).signal(signal.Signals[f"SIG{name}"])
+        return lambda: self._signal(signal.Signals[f"SIG{name}"])
+
+    def _signal(self, number: signal.Signals) -> None:
+        if self._terminal is None or not self._terminal.signal(number):
+            self._child.signal(number)
 
     # The command
 

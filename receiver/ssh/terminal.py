@@ -111,10 +111,13 @@ class Terminal:
         if self.ours >= 0:
             fcntl.ioctl(self.ours, termios.TIOCSWINSZ, packed)
 
-    def signal(self, number: signal.Signals) -> None:
-        """To the programs in the foreground."""
+    def signal(self, number: signal.Signals) -> bool:
+        """To the programs in the foreground; whether there were any."""
         with contextlib.suppress(OSError):
-            os.killpg(os.tcgetpgrp(self.ours), number)
+            if group := os.tcgetpgrp(self.ours):  # 0, nobody, would mean the ship's own
+                os.killpg(group, number)
+                return True
+        return False
 
     @property
     def end_of_file(self) -> bytes:

@@ -44,6 +44,13 @@ def main(screen):
             return
 curses.wrapper(main)
 """
+LETS_GO = """
+import fcntl, signal, termios
+signal.signal(signal.SIGHUP, signal.SIG_IGN)
+fcntl.ioctl(0, termios.TIOCNOTTY)
+print("on", flush=True)
+signal.pause()
+"""
 
 
 class Screen:
@@ -101,15 +108,20 @@ class Admirals(ShipCase):
     def audit(self) -> list[dict[str, Any]]:
         return [json.loads(line) for line in (self.ship.root / "audit.log").open()]
 
-    def asked(self, talk: Callable[[asyncssh.SSHClientConnection], Awaitable[None]]) -> None:
-        """Let an asyncssh client talk to the ship."""
+    def asked(
+        self,
+        talk: Callable[[asyncssh.SSHClientConnection], Awaitable[None]],
+        ship: Ship | None = None,
+    ) -> None:
+        """Let an asyncssh client talk to the ship, this one if not another."""
+        there = ship or self.ship
 
         async def main() -> None:
             async with asyncssh.connect(
                 "127.0.0.1",
-                self.ship.port,
+                there.port,
                 username="admiral",
-                client_keys=[str(self.ship.alice)],
+                client_keys=[str(there.alice)],
                 known_hosts=None,
                 config=None,
                 agent_path=None,
@@ -227,6 +239,25 @@ class Terminals(Admirals):
         screen.type("echo after=$?; exit 5\n")
         screen.see("after=130")
         self.assertEqual(screen.close(), 5)
+
+    def test_a_signal_where_nobody_is_in_the_foreground(self) -> None:
+        """A signal for a terminal that has nobody in the foreground is for the command, and never
+        for the ship."""
+        ship = Ship(prefix=("/usr/bin/setsid",))  # of a group of its own, not that of the tests
+        self.addCleanup(ship.close)
+        program = ship.root / "lets_go.py"
+        program.write_text(LETS_GO)
+
+        async def talk(connection: asyncssh.SSHClientConnection) -> None:
+            command = f"exec {sys.executable} {program}"
+            process = await connection.create_process(command, term_type="xterm")
+            self.assertEqual((await process.stdout.readline()).strip(), "on")
+            process.send_signal("USR1")
+            done = await process.wait()
+            self.assertEqual(done.exit_signal and done.exit_signal[0], "USR1")
+
+        self.asked(talk, ship)
+        self.assertIsNone(ship.process.poll())
 
     def foreground(self) -> str:
         """The name of what has the one terminal of the ship's children."""
