@@ -12,6 +12,7 @@ import re
 import signal
 import struct
 import termios
+import tty
 from collections.abc import Sequence
 from typing import Any
 
@@ -21,6 +22,8 @@ from twisted.conch.ttymodes import TTYMODES
 
 _KIND = re.compile(rb"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}")
 _DISABLED = 255  # as SSH has it; Linux has 0
+_MODES = {**TTYMODES, 42: (tty.IFLAG, "IUTF8")}  # RFC 8160: Backspace takes a whole character
+_BITS = {"IUTF8": 0o40000}  # that `termios` has no name for
 
 
 @frozen
@@ -73,9 +76,9 @@ def with_modes(attributes: Sequence[Any], modes: Sequence[tuple[int, int]]) -> l
     changed = [*attributes]
     characters = list(attributes[6])
     for mode, value in modes:
-        known = TTYMODES.get(mode)
-        if isinstance(known, tuple) and hasattr(termios, known[1]):
-            place, bits = known[0], getattr(termios, known[1])
+        known = _MODES.get(mode)
+        if isinstance(known, tuple) and (bits := getattr(termios, known[1], _BITS.get(known[1]))):
+            place = known[0]
             changed[place] = (changed[place] | bits) if value else (changed[place] & ~bits)
         elif isinstance(known, str) and hasattr(termios, known):
             characters[getattr(termios, known)] = bytes((0 if value >= _DISABLED else value,))

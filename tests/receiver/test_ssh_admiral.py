@@ -288,6 +288,7 @@ class Terminals(Admirals):
                 asyncssh.PTY_ECHO: 0,
                 asyncssh.PTY_ONLCR: 0,
                 asyncssh.PTY_VQUIT: 255,
+                asyncssh.PTY_IUTF8: 1,
                 asyncssh.PTY_OP_OSPEED: 9600,
             }
             done = await connection.run(
@@ -297,7 +298,7 @@ class Terminals(Admirals):
             self.assertIn("rows 30; columns 90", said)
             self.assertIn("intr = ^G", said)
             self.assertIn("quit = <undef>", said)
-            for flag in ("-echo", "-onlcr", "icanon"):
+            for flag in ("-echo", "-onlcr", "icanon", "iutf8"):
                 self.assertIn(f" {flag} ", said.replace("\n", " "))
 
         self.asked(talk)
