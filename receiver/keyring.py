@@ -45,8 +45,8 @@ def add(directory: Path, name: str, text: str, rank: Rank = Rank.ADMIRAL) -> lis
     growing.write_text("".join(f"{line}\n" for line in lines))
     growing.chmod(0o600)
     growing.rename(place)
-    for other in set(Rank) - {rank}:
-        _place(directory, name, other).unlink(missing_ok=True)
+    for other in set(_places(directory, name)) - {place}:
+        other.unlink(missing_ok=True)
     return [f"{name} may push with {one}{_ALSO[rank]}" for one in prints]
 
 
@@ -57,12 +57,18 @@ def names(name: str) -> bool:
 
 def remove(directory: Path, name: str) -> None:
     """Take the keys of `name` away; `Refused` if there are none."""
-    places = [_place(directory, name, rank) for rank in Rank] if _OWNER.fullmatch(name) else []
+    places = _places(directory, name) if _OWNER.fullmatch(name) else []
     found = [place for place in places if place.is_file()]
     if not found:
         raise Refused(f"there are no keys of {ascii(name)[:80]}")
     for place in found:
         place.unlink()
+
+
+def _places(directory: Path, name: str) -> list[Path]:
+    """Where keys of `name` may be: whoever lays a file there by hand may leave it its `.pub`."""
+    files = (name, f"{name}.pub")
+    return [_place(directory, file, rank) for rank in Rank for file in files]
 
 
 def _place(directory: Path, name: str, rank: Rank) -> Path:

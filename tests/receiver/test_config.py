@@ -179,6 +179,21 @@ class Keyring(SynchronousTestCase):
         keyring.remove(directory, "ann")
         self.assertEqual(keyring.listing(directory), [])
 
+    def test_a_file_that_somebody_laid_there(self) -> None:
+        """Keys in a file that ends in `.pub` are their owner's too: they go when the owner does,
+        and when the owner gets others."""
+        directory = scratch(self) / "keys"
+        for below in ("", "captains"):
+            laid = directory / below / "ann.pub"
+            laid.parent.mkdir(parents=True, exist_ok=True)
+            laid.write_text(ED25519 + "\n")
+            keyring.add(directory, "ann", ED25519, Rank.PUSHER)
+            (listed,) = keyring.listing(directory)
+            self.assertEqual(listed.split()[2], "pusher")
+            laid.write_text(ED25519 + "\n")
+            keyring.remove(directory, "ann")
+            self.assertEqual(keyring.listing(directory), [])
+
     def test_what_is_no_key_is_refused_and_nothing_is_kept(self) -> None:
         """A private key, options, nonsense, a path as a name: one line each, no file."""
         directory = scratch(self) / "keys"
