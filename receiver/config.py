@@ -24,7 +24,7 @@ from receiver.syslog.messages import Destination, destinations
 from receiver.variables import Variables
 from receiver.web.peering import read_peers
 
-_INSTALLING = re.compile("(UV|PIP)_[A-Z_]+|SSL_CERT_(FILE|DIR)|(?i:https?|no|all)_proxy$")
+_INSTALLING = re.compile("(UV|PIP)_[A-Z_]+|SSL_CERT_(FILE|DIR)|(?i:(https?|no|all)_proxy)$")
 _SECRET = re.compile("SECRET|TOKEN|PASSWORD|CREDENTIAL")
 _PROXIES = ("http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
 _PASSED_TO_BUILDS = (

@@ -57,6 +57,13 @@ class Config(SynchronousTestCase):
         name, fingerprint = load({**root, "STARPHLEET_OWNER": "ann"}).asker
         self.assertEqual((name == "ann", fingerprint), (False, ""))
 
+    def test_what_an_installer_goes_by(self) -> None:
+        """Registries, certificates, and proxies in capitals too, as git has them; nothing else."""
+        root = {"STARPHLEET_ROOT": str(scratch(self))}
+        names = ("UV_OFFLINE", "PIP_INDEX_URL", "SSL_CERT_DIR", "https_proxy", "HTTPS_PROXY")
+        given = dict.fromkeys((*names, "no_proxy", "NO_PROXY", "ALL_PROXY"), "x")
+        self.assertEqual(load({**root, **given, "MY_HTTP_PROXY": "x"}).installing, given)
+
     def test_what_is_not_right_is_refused_by_name(self) -> None:
         """A value that cannot be meant stops the ship with the variable's name."""
         for name, value in [
