@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from hooks.errors import ShipError
+from hooks.errors import ShipError, Unreachable
 from hooks.layout import Layout
 from hooks.settings import git_address
 from receiver import unit
@@ -173,16 +173,16 @@ def cancel(config: Config, deploy: str, say: Callable[[str], None]) -> None:
 
 
 def obeyed(config: Config, question: Mapping[str, Any], say: Callable[[str], None]) -> None:
-    """Let the ship do what is asked for; `ShipError` is its reason not to."""
-    ended = False
+    """Let the ship do what is asked for; `ShipError` is its reason not to, `Unreachable` that it
+    ended before it gave one."""
     for answer in _asked(config, question):
         if answer.get("verdict"):
             raise ShipError(answer["verdict"])
-        ended |= "verdict" in answer
+        if "verdict" in answer:
+            return
         if "say" in answer and not answer["say"].startswith(" !     "):
             say(answer["say"])
-    if not ended:
-        raise ShipError("the ship ended before it was done; its log may say why")
+    raise Unreachable("the ship ended before it said how that went: starphleet status")
 
 
 def foreign(error: PermissionError) -> str:

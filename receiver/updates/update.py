@@ -17,7 +17,7 @@ from buildpacks.remote import GIT, HARDENED
 from containers.interface import ContainerError, Limits
 from containers.spawn import Completed, run
 from containers.watching import in_thread
-from hooks.errors import Refused, ShipError
+from hooks.errors import Refused, ShipError, Unreachable
 from hooks.layout import Layout
 from hooks.repository import Repository
 from hooks.say import Say, clean
@@ -203,6 +203,8 @@ class Update:
             try:
                 python = version.interpreter
                 await in_thread(self.reactor, self.hand_over, self.config, python, self.listen)
+            except Unreachable:  # who is the ship now, nobody has said
+                raise
             except ShipError as error:
                 here = running["commit"][:7]
                 raise ShipError(f"{error}; this ship is {here} as before") from error

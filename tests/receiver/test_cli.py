@@ -6,6 +6,7 @@ import io
 import os
 import re
 import select
+import socket
 import subprocess
 import sys
 import tempfile
@@ -14,10 +15,12 @@ import tomllib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
 
+from hooks.layout import Layout
 from receiver import cli, local, shown
 from receiver.choosing import matching
 from receiver.completion import SHELLS, candidates, script
@@ -136,13 +139,36 @@ def test_errors_of_programs() -> None:
             del os.environ["STARPHLEET_ROOT"]
 
 
+def test_a_ship_that_ends_in_between(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the ship was asked to do, and ended before it said how that went, is no success."""
+    monkeypatch.setenv("STARPHLEET_ROOT", str(tmp_path))
+    place = Layout(tmp_path).socket
+    place.parent.mkdir()
+
+    def end(listening: socket.socket) -> None:
+        ship, _ = listening.accept()
+        with ship, ship.makefile("rb") as asked:
+            asked.readline()
+            ship.sendall(b'{"say": "Stopping it"}\n')
+
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(place))
+        listening.listen()
+        ending = Thread(target=end, args=[listening])
+        ending.start()
+        status, out, err = said("restart", "app")
+        ending.join()
+    assert (status, out) == (1, "Stopping it\n")
+    assert err == "starphleet: the ship ended before it said how that went: starphleet status\n"
+
+
 def test_whose_the_ship_is(tmp_path: Path) -> None:
     """Who may not ask a ship is told whose it is and what to do."""
-    socket = tmp_path / "run" / "ship"
-    line = local.foreign(PermissionError(13, "Permission denied", str(socket)))
+    place = tmp_path / "run" / "ship"
+    line = local.foreign(PermissionError(13, "Permission denied", str(place)))
     owner = tmp_path.owner()
     sudo = "sudo" if owner == "root" else f"sudo -u {owner}"
-    assert line == f"{socket} is {owner}'s, and the ship with it: {sudo} starphleet"
+    assert line == f"{place} is {owner}'s, and the ship with it: {sudo} starphleet"
 
 
 def test_a_part_of_a_name() -> None:
