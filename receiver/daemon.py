@@ -54,6 +54,9 @@ async def serve(
             reactor, end, voyage.doors, config.layout
         ):
             break
+        if end.stopped:
+            end = False
+            break
         voyage.refused = end
     voyage.doors.close()
     await voyage.retire(end)

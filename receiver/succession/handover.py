@@ -30,6 +30,7 @@ BACK_SECONDS = 30.0
 _MOST = 1 << 16  # bytes of one message
 _MOST_FDS = 64
 _LONGEST = 300  # characters of a reason
+_END = "end"
 
 
 class Gone(Exception):
@@ -71,7 +72,7 @@ class Successor:
     """The next process of the ship, as the one sees it that started it.
 
     `settled` fires when it is the ship for good, and fails with why it is not. `before` is what
-    services answered until it began, by URL.
+    services answered until it began, by URL. `stopped`: it was the ship, and was told to end.
     """
 
     reactor: Any
@@ -82,6 +83,7 @@ class Successor:
     names: list[str] = field(factory=list)
     before: Mapping[str, str] = field(factory=dict)
     failure: str = ""
+    stopped: bool = False
     settled: Deferred[None] = field(factory=Deferred)
 
     @classmethod
@@ -132,10 +134,14 @@ class Successor:
             await self.child.ended()
         os.close(self._errors)
 
+    def stop(self, going_on: bool) -> None:
+        """Pass on what was meant for the ship; what it serves goes on or ends."""
+        self.child.signal_group(signal.SIGHUP if going_on else signal.SIGTERM)
+
     async def told_to_end(self) -> None:
         """Wait until it is stopped, and we are to stop with it; not when it just ends."""
         try:
-            while (await self.channel.hear())[0] != "end":
+            while (await self.channel.hear())[0] != _END:
                 pass
         except Gone:
             await Deferred()
@@ -162,6 +168,7 @@ class Successor:
     async def _heard(self, awaited: str) -> list[str]:
         while True:
             word, names, _ = await self.channel.hear()
+            self.stopped = self.stopped or word == _END
             if word == awaited:
                 return names
 
@@ -212,4 +219,4 @@ class Predecessor:
     def end(self) -> None:
         """The ship is stopped: sessions that are open there end too."""
         with suppress(Gone):
-            self.channel.tell("end")
+            self.channel.tell(_END)

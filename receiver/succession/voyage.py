@@ -108,6 +108,8 @@ class Voyage:
         if isinstance(end, Successor):
             notify(self.config.notify, f"MAINPID={end.child.pid}")
             end.settled.callback(None)
+            if self.stop.called:  # while it was on its way to be the ship
+                self.stop.addCallback(end.stop)
             if self.before is not None:
                 waiting.append(Deferred.fromCoroutine(self.before.gone()))
             told = Deferred.fromCoroutine(end.told_to_end())

@@ -343,6 +343,22 @@ def test_a_successor_goes_on_alone(dock: Dock) -> None:
     assert dock.harbour.get(dock.late.push("late").url).text == "alone"
 
 
+@pytest.mark.parametrize("told", ["the old one", "the new one"])
+def test_what_is_stopped_between_two_processes_is_stopped(dock: Dock, told: str) -> None:
+    """Whichever of the two is told to stop while the next one begins: both end, and the ship."""
+    old = psutil.Process(dock.pid)
+    argv = [sys.executable, "-P", "-m", "receiver.cli", "reload"]
+    reload = subprocess.Popen(argv, env=dock.harbour.env, cwd=dock.harbour.home)
+    until(lambda: dock.pid != old.pid, "the next one has the ship's lock")
+    new = psutil.Process(dock.pid)
+    (old if told == "the old one" else new).terminate()
+    until(lambda: not old.is_running() and not new.is_running(), "both have ended")
+    assert reload.wait(60) == 1
+    assert "no ship runs here" in dock.status
+    assert "the ship is up" in dock.harbour.starphleet("up").text
+    assert dock.harbour.get(dock.url).status == 200
+
+
 def test_a_push_of_the_headquarters_goes_on(dock: Dock) -> None:
     """Of three services that one push orders two build and one waits when the ship is handed over:
     the push goes on by itself, and ends well when all three serve."""
