@@ -83,8 +83,8 @@ class Sshd:
 
     def undo(self, host: Host) -> None:
         host.at(DROP_IN).unlink(missing_ok=True)
-        if host.at(SSHD).exists():
-            self._reload(host, self.ship)
+        if host.at(SSHD).exists():  # the ship may have had another port since
+            self._reload(host, min(ports_of(_told(host)), default=self.ship))
 
     def _try(self, host: Host) -> None:
         """`Refused` when sshd does not take it, or would listen where the ship is to."""

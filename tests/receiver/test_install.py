@@ -433,6 +433,14 @@ class SshdTests(Scene):
         self.assertIn(["reload", "ssh.service"], self.asked)
         self.assertFalse([words for words in self.asked if "stop" in words or "restart" in words])
 
+    def test_given_back(self) -> None:
+        """sshd goes back to where its own configuration says, whatever port the ship has by now."""
+        self.sshd.do(self.host)
+        later = evolve(self.sshd, ship=2222, answers=lambda port: port == 22, seconds=0.0)
+        later.undo(self.booted())
+        self.assertIn(["reload", "ssh.service"], self.asked)
+        self.assertFalse(self.host.at(DROP_IN).exists())
+
     def test_no_answer(self) -> None:
         """Where sshd does not answer on its new port, it is put back."""
         silent = evolve(self.sshd, answers=lambda port: False, seconds=0.0)
