@@ -45,7 +45,17 @@ class Version:
         return "" if whole else f"make {self.path} of what is committed in {self.clone}"
 
     def do(self, host: Host) -> None:
-        place = host.at(self.path)
+        fetched = host.at(CACHE).exists()
+        try:
+            self._make(host, host.at(self.path))
+        except BaseException:
+            if not fetched:
+                remove(host.at(CACHE))
+            remove(host.at(self.path))
+            host.at(self.path + GROWING).unlink(missing_ok=True)
+            raise
+
+    def _make(self, host: Host, place: Path) -> None:
         host.at(self.path + GROWING).touch()
         shutil.rmtree(place, ignore_errors=True)  # what was interrupted
         place.mkdir(parents=True)

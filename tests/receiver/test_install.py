@@ -34,7 +34,7 @@ from receiver.install.plan import LAYOUT, Wish, laid, notes, steps, unsupported
 from receiver.install.record import read, to_undo
 from receiver.install.sshd import DROP_IN, SSHD, Sshd, moved_to, ports_of
 from receiver.install.system import Quiet, Unit
-from receiver.install.version import Version
+from receiver.install.version import VERSIONS, Version, of_clone
 
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIC9RSNTAzkFkaxg80rkfc4jc+pmg7pQqzxKp1IjZzfPX ann"
 CHECKOUT = Path(__file__).parents[2]
@@ -300,6 +300,22 @@ class FileTests(Scene):
             ],
         )
         self.assertEqual(command.go(self.host, todo, read(self.host, record), print, dry=True), 0)
+
+
+class VersionTests(Scene):
+    def test_as_it_was(self) -> None:
+        """A version that cannot be made leaves nothing, for an uninstallation knows nothing of
+        it."""
+        clone, versions = self.root / "clone", self.host.at(VERSIONS)
+        versions.mkdir(parents=True)
+        who = ("-c", "user.name=a", "-c", "user.email=a@example.com", "-c", "commit.gpgsign=false")
+        subprocess.run(["git", "init", "--quiet", clone], check=True)
+        git = ["git", "-C", str(clone), *who]
+        subprocess.run([*git, "commit", "--quiet", "--allow-empty", "-m", "a"], check=True)
+        version = of_clone(self.host, clone, "/nowhere/python3", {"PATH": "/usr/bin:/bin"})
+        with self.assertRaisesRegex(ShipError, "python3"):
+            version.do(self.host)
+        self.assertEqual(list(versions.iterdir()), [])
 
 
 class UnitTests(Scene):
