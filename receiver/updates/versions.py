@@ -93,11 +93,16 @@ class Versions:
 
     @contextmanager
     def growing(self, version: Version) -> Iterator[None]:
-        """While `version` is made: it counts only when this ends well."""
+        """While `version` is made: it counts only when this ends well, and goes when it fails, for
+        the disk may be full of it."""
         mark = _mark(version)
         mark.touch()
         version.directory.mkdir()
-        yield
+        try:
+            yield
+        except Exception:
+            self.remove_halves()
+            raise
         os.sync()
         mark.unlink()
 
