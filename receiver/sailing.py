@@ -45,6 +45,7 @@ PULSE = 5.0  # seconds between two looks at what has expired
 DOOR_PULSE = 10.0  # seconds between two looks at certificates
 MINUTE = 60.0
 HOUR = 3600.0
+BACKLOG = 256  # of SSH connections
 
 _log = Logger()
 
@@ -83,6 +84,8 @@ class _Ways:
 async def sail(voyage: Voyage, ship: Ship) -> End:
     """Be the ship until `voyage` ends that; then nothing of it goes on but what the end says."""
     bridge = _man(voyage, ship)
+    # A port that somebody else has is told before nginx or a service is started in vain.
+    voyage.doors.reserve(bridge.config.settings.ssh_port, BACKLOG, bridge.config.bind)
     await _come_back(bridge)
     bridge.loop.set_out(located(bridge.config.layout.headquarters, bridge.config.headquarters))
     work = [_lasting(one) for one in _work(bridge)]
@@ -176,7 +179,7 @@ def _open(bridge: _Bridge) -> _Ways:
             webhooks.listen(doors, ship.proxy.instance.hooks, hooked),
             idling.listen(doors, ship.proxy.instance.wake, bridge.idling),
             doors.listenUNIX(str(config.layout.socket), relay, mode=0o600),
-            doors.listenTCP(config.settings.ssh_port, ssh, 256, config.bind),
+            doors.listenTCP(config.settings.ssh_port, ssh, BACKLOG, config.bind),
             site.listen(doors, ship.proxy.instance.pages, pages),
         ],
     )

@@ -39,15 +39,19 @@ class Doors:
         self, port: int, factory: IProtocolFactory, backlog: int = 50, interface: str = ""
     ) -> Door:
         """Raises `CannotListenError`."""
+        listening = self.reserve(port, backlog, interface)
+        port = self._reactor.adoptStreamPort(listening.fileno(), listening.family, factory)
+        listening.listen(backlog)  # Twisted has said its own
+        return Door(port)
+
+    def reserve(self, port: int, backlog: int = 50, interface: str = "") -> socket.socket:
+        """Have a socket for `listenTCP` already: who connects waits. Raises `CannotListenError`."""
         host = interface.strip("[]")
         name = f"{host} {port}"
         if name not in self._sockets:
             family = socket.AF_INET6 if ":" in host else socket.AF_INET
             self._sockets[name] = _bound(family, (host, port), backlog)
-        listening = self._sockets[name]
-        port = self._reactor.adoptStreamPort(listening.fileno(), listening.family, factory)
-        listening.listen(backlog)  # Twisted has said its own
-        return Door(port)
+        return self._sockets[name]
 
     def listenUNIX(
         self, address: str, factory: IProtocolFactory, backlog: int = 50, mode: int = 0o666

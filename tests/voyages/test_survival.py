@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -127,6 +128,17 @@ def test_one_ship_per_root(harbour: Harbour) -> None:
     said = harbour.starphleet("ship", check=False)
     assert said.status == 1
     assert "a ship runs in" in said.text
+
+
+def test_a_port_that_somebody_has(tmp_path: Path) -> None:
+    """A ship that cannot have its port says which, and has started nothing in vain."""
+    with Harbour(tmp_path / "harbour") as harbour:
+        with socket.create_server(("127.0.0.1", harbour.ssh_port)):
+            said = harbour.starphleet("up", check=False)
+        assert said.status == 1
+        assert f"port {harbour.ssh_port} is taken" in said.text
+        started = [one.info["cmdline"] for one in psutil.process_iter(["cmdline"])]
+        assert not [argv for argv in started if str(harbour.root) in " ".join(argv or ())]
 
 
 def test_a_ship_is_started_and_stopped_by_commands(tmp_path: Path) -> None:
