@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import struct
@@ -20,7 +21,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.endpoints import HostnameEndpoint, connectProtocol
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IListeningPort
-from twisted.internet.protocol import Factory
+from twisted.internet.protocol import Factory, connectionDone
 from twisted.python.failure import Failure
 
 from receiver.ssh.flow import Channel, Ends
@@ -112,7 +113,7 @@ class Forwarding:
         self._connecting: set[Deferred[Any]] = set()
         self._ports: dict[tuple[bytes, int], IListeningPort] = {}
         self._agent: Path | None = None
-        self._agent_port: IListeningPort | None = None
+        self._agent_port: Any = None
         self._agent_wanted = False
 
     # To a host and port of the client's choice
@@ -229,6 +230,8 @@ class Forwarding:
             bound.stopListening()
         self._ports.clear()
         if self._agent_port is not None:
-            self._agent_port.stopListening()
+            self._agent_port.stopReading()
+            with contextlib.suppress(OSError):  # who may use its path may have removed that
+                self._agent_port.connectionLost(connectionDone)  # before the path goes
         if self._agent is not None:
             shutil.rmtree(self._agent.parent, ignore_errors=True)

@@ -214,6 +214,8 @@ class Forwardings(ShipCase):
         socket_of = Path(there.decode())
         self.assertNotEqual(socket_of, path)
         until(lambda: not socket_of.parent.exists(), "it is gone")
+        listening = Path("/proc/net/unix")
+        until(lambda: str(socket_of) not in listening.read_text(), "nobody listens there")
         ran = self.ship.run("echo =$SSH_AUTH_SOCK=", account="admiral")
         self.assertEqual(ran.stdout, b"==\n")
 
