@@ -82,12 +82,17 @@ def _on_terminal(argv: Sequence[str], env: Mapping[str, str]) -> int:
 
 
 def _relay(master: int, ended: int) -> None:
-    """What is typed goes in and what is said comes out, until the child ended and all is said."""
-    reading = [0, master, ended]
+    """What is typed goes in and what is said comes out, until the child ended and all is said. What
+    the command does not read yet waits here, and holds up nothing that it says."""
+    os.set_blocking(master, False)
+    reading, typed = [0, master, ended], b""
     while True:
-        ready, _, _ = select.select(reading, [], [])
-        if 0 in ready and not _pass(0, master):
+        heard = [fd for fd in reading if fd != 0 or not typed]
+        ready, free, _ = select.select(heard, [master] if typed else [], [])
+        if 0 in ready and not (typed := _read(0)):
             reading.remove(0)
+        if free:
+            typed = typed[_typed(master, typed) :]
         if master in ready:
             if not _pass(master, 1):
                 return
@@ -95,15 +100,31 @@ def _relay(master: int, ended: int) -> None:
             return
 
 
+def _read(source: int) -> bytes:
+    """Nothing at its end."""
+    try:
+        return os.read(source, SOME)
+    except OSError:  # a terminal that nobody has open any more
+        return b""
+
+
+def _typed(master: int, data: bytes) -> int:
+    """How much of it nobody has to type any more."""
+    try:
+        return os.write(master, data)
+    except BlockingIOError:
+        return 0
+    except OSError:  # nobody is there to read it
+        return len(data)
+
+
 def _pass(source: int, target: int) -> bool:
     """Whether there is more to come."""
-    try:
-        data = rest = os.read(source, SOME)
+    data = rest = _read(source)
+    with suppress(OSError):
         while rest:
             rest = rest[os.write(target, rest) :]
-    except OSError:  # a terminal that nobody has open any more
-        return False
-    return bool(data)
+    return bool(data) and not rest
 
 
 def _same_size(master: int) -> None:

@@ -37,6 +37,37 @@ sys.exit(status)
 """
 
 
+# It says much before it reads anything, and then reads much.
+BUSY = """
+import os, sys
+for _ in range(40):
+    os.write(1, b"x" * 10_000)
+read = 0
+while read < 400_000:
+    read += len(os.read(0, 65536))
+os.write(1, b"done")
+"""
+RELAYS = """
+import os, subprocess, sys, tty
+from receiver import beside
+master, slave = os.openpty()
+tty.setraw(slave)
+with subprocess.Popen([sys.executable, "-c", sys.argv[1]], stdin=slave, stdout=slave) as child:
+    os.close(slave)
+    beside._relay(master, os.pidfd_open(child.pid))
+"""
+
+
+class Relaying(SynchronousTestCase):
+    def test_more_is_pasted_than_is_read(self) -> None:
+        """A command that is given more than it reads yet goes on saying what it has to say."""
+        argv = [sys.executable, "-c", RELAYS, BUSY]
+        said = subprocess.run(
+            argv, input=bytes(400_000), capture_output=True, timeout=20, check=True
+        )
+        self.assertEqual((len(said.stdout), said.stdout[-4:]), (400_004, b"done"))
+
+
 class PassingOn(SynchronousTestCase):
     def test_from_the_first_moment(self) -> None:
         """A Ctrl-C before anybody knows that the command has begun is the command's: it ends as it
