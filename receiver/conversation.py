@@ -74,6 +74,9 @@ class Conversation(LineReceiver):
 
     async def unless_left(self, awaited: Deferred[Any]) -> Any:
         """The result of `awaited`; raises `Left` when the other side leaves first."""
+        if self._moved_on or self._left:
+            awaited.addErrback(_unheard)
+            awaited.cancel()
         if self._moved_on:
             raise HandedOver("it goes on in another process")
         if self._left:
@@ -118,3 +121,7 @@ class Conversation(LineReceiver):
     def _send(self, answer: dict[str, Any]) -> None:
         if not self._left and not self._moved_on and self.transport is not None:
             self.transport.write(json.dumps(answer).encode() + b"\n")
+
+
+def _unheard(failure: object) -> None:
+    """Nobody is there any more to be told."""
