@@ -39,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # whoever reads it has enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE
-    except OSError as error:  # a full disk, say
+    except OSError as error:  # a full disk, a path that leads through a file
         where = f"{error.filename}: " if error.filename else ""
         print(f"starphleet: {where}{error.strerror or error}", file=sys.stderr)
         return 1

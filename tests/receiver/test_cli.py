@@ -139,6 +139,14 @@ def test_errors_of_programs() -> None:
             del os.environ["STARPHLEET_ROOT"]
 
 
+def test_what_the_disk_does_not_take(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What cannot be written is told in one line that says where."""
+    blocked = tmp_path / "file"
+    blocked.touch()
+    monkeypatch.setenv("STARPHLEET_ROOT", str(blocked / "ship"))
+    assert said("up") == (1, "", f"starphleet: {blocked}/ship: Not a directory\n")
+
+
 def test_a_ship_that_ends_in_between(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What the ship was asked to do, and ended before it said how that went, is no success."""
     monkeypatch.setenv("STARPHLEET_ROOT", str(tmp_path))
