@@ -60,7 +60,7 @@ def remove(directory: Path, name: str) -> None:
     places = _places(directory, name) if _OWNER.fullmatch(name) else []
     found = [place for place in places if place.is_file()]
     if not found:
-        raise Refused(f"there are no keys of {ascii(name)[:80]}")
+        raise Refused(f"there are no keys of {ascii(name)[:80]} in {directory}")
     for place in found:
         place.unlink()
 
@@ -76,15 +76,15 @@ def _place(directory: Path, name: str, rank: Rank) -> Path:
     return directory / below[rank] / name if rank in below else directory / name
 
 
-def told(directory: Path) -> list[dict[str, str]]:
-    """`owner`, `fingerprint` and `rank` of each key that lets somebody in."""
-    keys = KeyDirectory(directory).all()
+def told(*directories: Path) -> list[dict[str, str]]:
+    """`owner`, `fingerprint` and `rank` of each key in these that lets somebody in."""
+    keys = dict.fromkeys(KeyDirectory(*directories).all())
     return [
         {"owner": key.owner, "fingerprint": key.fingerprint, "rank": key.rank.name.lower()}
         for key in keys
     ]
 
 
-def listing(directory: Path) -> list[str]:
+def listing(*directories: Path) -> list[str]:
     """The same as lines, `NAME FINGERPRINT RANK`."""
-    return [" ".join(one.values()) for one in told(directory)]
+    return [" ".join(one.values()) for one in told(*directories)]

@@ -63,11 +63,11 @@ def _uninstall(arguments: argparse.Namespace, config: Config) -> int:
 def _keys(arguments: argparse.Namespace, config: Config) -> int:
     from receiver import keyring
 
-    directory = config.layout.authorized_keys
+    directories = (config.layout.authorized_keys, config.layout.admirals)
     if arguments.json:
-        print(json.dumps(keyring.told(directory), indent=2))
+        print(json.dumps(keyring.told(*directories), indent=2))
     else:
-        print("".join(f"{line}\n" for line in keyring.listing(directory)), end="")
+        print("".join(f"{line}\n" for line in keyring.listing(*directories)), end="")
     return 0
 
 

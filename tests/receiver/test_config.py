@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from contextlib import redirect_stdout
+from io import StringIO
 from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -13,7 +16,7 @@ from hooks.settings import Settings, git_address, own_url, reached, route, url
 from hooks.standing import UNPUBLISHED, Front, Place
 from proxy.instance import Instance
 from proxy.routes import Route
-from receiver import keyring
+from receiver import cli, keyring
 from receiver.config import load
 from receiver.rooms import GitRoom, rooms
 from receiver.ssh.interface import Command, Key, Login, Rank, Request, Words
@@ -22,6 +25,7 @@ from tests.hooks.scene import git_at_once, scratch
 ED25519 = (
     "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIOMqqnkVzrm0SdG6UOoqKLsabgH5C9okWi0dh2l9GKJl ann@host"
 )
+OTHER = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIC9RSNTAzkFkaxg80rkfc4jc+pmg7pQqzxKp1IjZzfPX bob"
 
 
 class Config(SynchronousTestCase):
@@ -175,6 +179,22 @@ class Keyring(SynchronousTestCase):
         self.assertEqual(
             [one.split()[::2] for one in keyring.listing(directory)], [["ann", "captain"]]
         )
+
+    def test_whom_the_headquarters_lets_in(self) -> None:
+        """Those are listed too, each key once; they are not the ship's to remove."""
+        layout = Layout(scratch(self))
+        for directory in (layout.authorized_keys, layout.admirals):
+            keyring.add(directory, "ann", ED25519)
+        laid = layout.admirals / "pushers" / "bob.pub"
+        laid.parent.mkdir()
+        laid.write_text(OTHER)
+        self.patch(os, "environ", {"STARPHLEET_ROOT": str(layout.root)})
+        with redirect_stdout(StringIO()) as out:
+            cli.main(["key"])
+        told = [(line.split()[0], line.split()[2]) for line in out.getvalue().splitlines()]
+        self.assertEqual(told, [("ann", "admiral"), ("bob", "pusher")])
+        with self.assertRaisesRegex(Refused, f"no keys of 'bob' in {layout.authorized_keys}"):
+            keyring.remove(layout.authorized_keys, "bob")
 
     def test_a_rank_is_changed(self) -> None:
         """Somebody has the rank that was given last, and is removed whatever it is."""
