@@ -171,7 +171,7 @@ def _open(bridge: _Bridge) -> _Ways:
     relay, ssh = _relay(bridge, commands), _ssh(bridge)
     pages = _pages(bridge, ssh)
     hooked = Webhooks(partial(_hook_secret, config, loop), loop.hurry)
-    return _Ways(
+    ways = _Ways(
         relay,
         ssh,
         pages,
@@ -183,6 +183,8 @@ def _open(bridge: _Bridge) -> _Ways:
             site.listen(doors, ship.proxy.instance.pages, pages),
         ],
     )
+    doors.let_go()
+    return ways
 
 
 async def _close(bridge: _Bridge, ways: _Ways, end: End) -> None:

@@ -34,6 +34,7 @@ class Doors:
 
     _reactor: Any
     _sockets: dict[str, socket.socket] = field(factory=dict)
+    _heard: set[str] = field(factory=set)
 
     def listenTCP(
         self, port: int, factory: IProtocolFactory, backlog: int = 50, interface: str = ""
@@ -48,6 +49,7 @@ class Doors:
         """Have a socket for `listenTCP` already: who connects waits. Raises `CannotListenError`."""
         host = interface.strip("[]")
         name = f"{host} {port}"
+        self._heard.add(name)
         if name not in self._sockets:
             family = socket.AF_INET6 if ":" in host else socket.AF_INET
             self._sockets[name] = _bound(family, (host, port), backlog)
@@ -57,6 +59,7 @@ class Doors:
         self, address: str, factory: IProtocolFactory, backlog: int = 50, mode: int = 0o666
     ) -> Door:
         """What an earlier ship left at the path `address` goes. Raises `CannotListenError`."""
+        self._heard.add(address)
         if address not in self._sockets:
             Path(address).unlink(missing_ok=True)
             self._sockets[address] = _bound(socket.AF_UNIX, address, backlog, mode)
@@ -80,6 +83,12 @@ class Doors:
         """Have these from another process; owns the descriptors."""
         for name, descriptor in zip(names, descriptors, strict=True):
             self._sockets[name] = socket.socket(fileno=descriptor)
+
+    def let_go(self) -> None:
+        """Close those on which nobody has listened here: the settings have others by now, and who
+        connects there is not to wait for ever."""
+        for name in self._sockets.keys() - self._heard:
+            self._sockets.pop(name).close()
 
     def close(self) -> None:
         """Nothing listens here any more; another process that has them goes on."""

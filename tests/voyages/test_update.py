@@ -16,6 +16,7 @@ import psutil
 import pytest
 from attrs import define
 
+from tests.ports import free_port
 from tests.voyages.apps import slow_build, web
 from tests.voyages.base import autodeploy, says
 from tests.voyages.harbour import REAL, ROOT, App, Harbour, Said, until
@@ -328,6 +329,19 @@ def test_what_ends_before_it_is_the_ship_changes_nothing(
     assert dock.pid == before
     assert "the ship is up" in dock.harbour.starphleet("status").text
     assert dock.harbour.get(dock.url).status == 200
+
+
+def test_another_port(dock: Dock) -> None:
+    """After a reload with another port nobody is kept waiting on the one before."""
+    harbour = dock.harbour
+    argv = [sys.executable, "-P", "-m", "receiver.cli", "reload"]
+    env = {**harbour.env, "STARPHLEET_SSH_PORT": str(free_port())}
+    subprocess.run(argv, env=env, cwd=harbour.home, check=True, stdout=subprocess.DEVNULL)
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", harbour.ssh_port)).close()
+    harbour.starphleet("reload")
+    dock.late.commit(web("back"))
+    assert harbour.get(dock.late.push("late").url).text == "back"
 
 
 def test_a_successor_goes_on_alone(dock: Dock) -> None:
