@@ -67,10 +67,25 @@ class Hosting:
             self.loop.following.disregard(self.loop.location)
         changed = await self.loop.take(self._repository, new) if new is not None else []
         self.loop.following.hurry([self.here.url]).addErrback(lambda _: None)
-        if new is not None:
-            count = "1 service changes" if len(changed) == 1 else f"{len(changed)} services change"
-            say.header(f"The headquarters is at {new[:7]}; {count}")
+        if new is None:
+            self._tell_of_trunk(trunk, updates, say)
+            return changed
+        count = "1 service changes" if len(changed) == 1 else f"{len(changed)} services change"
+        say.header(f"The headquarters is at {new[:7]}; {count}")
+        for one in self.loop.bringing.ordered.values():
+            if one not in changed and one.phase in (phases.FAILED, phases.UNREACHABLE):
+                say.line(f"{one.standing.service} is still not as ordered: {one.reason}")
         return changed
+
+    def _tell_of_trunk(self, trunk: str | None, updates: Sequence[Update], say: Say) -> None:
+        """Where there are no orders, a push of another branch was meant to bring them."""
+        pushed = [ref.removeprefix(_HEADS) for _, _, ref in updates if ref.startswith(_HEADS)]
+        followed = self.loop.headquarters
+        if trunk is not None and pushed and not (followed and followed.orders):
+            say.header(
+                f"Nothing changes: orders are read from {trunk.removeprefix(_HEADS)}, which has "
+                f"none. To read them from there: starphleet headquarters {self.here}#{pushed[0]}"
+            )
 
     @property
     def _repository(self) -> Repository:

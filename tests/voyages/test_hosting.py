@@ -118,6 +118,10 @@ def test_a_push_fails_when_one_service_does(quay: Harbour) -> None:
     waited = wait(quay, commit)
     assert waited.returncode == 1
     assert "/ill" in waited.stderr
+    app.commit({"README.md": "nothing that concerns a service\n"})
+    again = push(app, "master")
+    assert "0 services change" in again.text
+    assert "/ill is still not as ordered: GET / answered 500" in again.text
 
 
 def test_a_pusher_who_leaves_stops_nothing(quay: Harbour) -> None:
@@ -144,6 +148,20 @@ def test_code_that_is_pushed_beside_it_is_followed(quay: Harbour) -> None:
     code.commit(web("two"))
     code.git("push", "-q", quay.remote("headquarters"), "HEAD:refs/heads/code")
     wait_for(quay, "code/", "two")
+
+
+def test_a_branch_that_is_not_followed_says_so(quay: Harbour) -> None:
+    """Orders on another branch than the one that came first are not read; the push says how they
+    would be."""
+    other = quay.app({"README.md": "no orders\n"}, "other")
+    push(other, "master")
+    app = headquarters(quay, {"late/orders": autodeploy("late")})
+    with_service(app, "late", web("late"))
+    app.git("push", "-q", quay.remote("headquarters"), "late")
+    said = app.git("push", quay.remote("headquarters"), "HEAD:refs/heads/ahoy").text
+    assert "Nothing changes: orders are read from master, which has none." in said
+    quay.starphleet("headquarters", f"{quay.ssh_url('headquarters')}#ahoy")
+    wait_for(quay, "late/", "late")
 
 
 def test_a_service_of_the_ship_itself_is_followed(quay: Harbour) -> None:
