@@ -71,6 +71,8 @@ class Idling:
                 await self._awake(serving)
                 return
             await self.ship.runtime.freeze(container, True)
+            if self.ship.services.is_visited(serving.container):  # by who came meanwhile
+                await self._awake(serving)
         finally:
             lock.release()
 

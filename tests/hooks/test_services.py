@@ -88,9 +88,11 @@ class Containers:
 
 
 class Front:
-    """A proxy that writes down where traffic goes; what is in `fails` it cannot do."""
+    """A proxy, and its traffic, that writes down where that goes; what is in `fails` it cannot
+    do."""
 
     def __init__(self) -> None:
+        self.traffic = self
         self.leads: dict[str, Backend] = {}
         self.fails: set[str] = set()
         self.held: Deferred[None] | None = None

@@ -129,7 +129,9 @@ class Scene:
             settings=self.settings,
             ledger=self.ledger,
             runtime=SimpleNamespace(dropped=()),
-            proxy=SimpleNamespace(asleep=lambda: frozenset(self.asleep), online=True),
+            proxy=SimpleNamespace(
+                traffic=SimpleNamespace(asleep=lambda: frozenset(self.asleep)), online=True
+            ),
             services=SimpleNamespace(
                 keeping=SimpleNamespace(ended=self.ended), attendance=attendance
             ),
