@@ -51,7 +51,9 @@ class Service:
 
     async def finish(self) -> None:
         """Put away what is left of it and tell the exit."""
-        exit = await self._close()
+        self._tell(await self._close())
+
+    def _tell(self, exit: Exit) -> None:
         self._over(exit)
         waiting, self._waiting = self._waiting, []
         for one in waiting:
@@ -60,8 +62,13 @@ class Service:
     async def _watch(self, gone: Awaitable[None]) -> None:
         await gone
         # While it is being stopped, the rest of it still has its grace.
-        if not self.stopping:
+        if self.stopping:
+            return
+        try:
             await self.finish()
+        except (OSError, ContainerError) as error:  # whoever keeps it running is to hear of it
+            Logger().failure("what is left of a service was not put away")
+            self._tell(Exit(reason=f"what was left of it was not put away: {error}"))
 
 
 @define(eq=False)

@@ -16,11 +16,12 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from containers import log, proc
-from containers.interface import Container, ContainerError, Exit, Limits, Mount
+from containers.interface import Address, Container, ContainerError, Exit, Limits, Mount
 from containers.keep import Backoff, keep
 from containers.ports import Ports, is_free
-from containers.record import sandboxed_exit
+from containers.record import Record, sandboxed_exit
 from containers.sandbox import Box, User, chain, environment, outer, script, view
+from containers.services import Service
 from containers.watching import Waiters
 
 AMONG = next(
@@ -220,6 +221,24 @@ class SandboxTests(SynchronousTestCase):
         self.assertEqual(sandboxed_exit(Exit(status=137)), Exit(signal=9))
         self.assertEqual(sandboxed_exit(Exit(status=128)), Exit(status=128))
         self.assertEqual(sandboxed_exit(Exit(status=255)), Exit(status=255))
+
+
+class EndTests(SynchronousTestCase):
+    def test_what_is_left_stays(self) -> None:
+        """That a service ended is told also where what is left of it cannot be put away."""
+
+        async def close() -> Exit:
+            raise OSError("too many open files")
+
+        async def gone() -> None: ...
+
+        over: list[Exit] = []
+        service = Service(Record(Address("127.0.0.1", 1), "mark"), close=close, over=over.append)
+        ended = Deferred.fromCoroutine(service.ended())
+        service.watch(gone())
+        self.assertIn("too many open files", self.successResultOf(ended).how)
+        self.assertEqual(len(over), 1)
+        self.assertEqual(len(self.flushLoggedErrors(OSError)), 1)
 
 
 class Waiting(SynchronousTestCase):
