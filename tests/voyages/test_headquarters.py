@@ -91,7 +91,7 @@ def test_a_failed_release_is_told_and_not_tried_again(base: Base) -> None:
     """A commit that fails its check leaves the old one serving, is told with its reason, and is
     tried again only when somebody asks."""
     app = base.service("frail", web("frail"))
-    base.order({"frail/orders": autodeploy("frail", "export HEALTHCHECK_INIT_DELAY=1")})
+    base.order({"frail/orders": autodeploy("frail", "export HEALTHCHECK_INIT_DELAY=5")})
     wait_for(base.harbour, "frail/", "frail")
     app.commit(web("worse", ANSWER="500"))
     base.publish(app, "frail")

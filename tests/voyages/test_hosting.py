@@ -105,7 +105,7 @@ def test_a_push_fails_when_one_service_does(quay: Harbour) -> None:
         quay,
         {
             "well/orders": autodeploy("well"),
-            "ill/orders": autodeploy("ill", "export HEALTHCHECK_INIT_DELAY=1"),
+            "ill/orders": autodeploy("ill", "export HEALTHCHECK_INIT_DELAY=5"),
         },
     )
     with_service(app, "well", web("well"))

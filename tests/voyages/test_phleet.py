@@ -164,7 +164,7 @@ def test_a_wait_for_a_commit(harbour: Harbour) -> None:
     assert status == 1
     assert "has no 0123456789ab" in told
     base.service("ill", web("ill", ANSWER="500"))
-    worse = base.order({"ill/orders": autodeploy("ill", "export HEALTHCHECK_INIT_DELAY=1")})
+    worse = base.order({"ill/orders": autodeploy("ill", "export HEALTHCHECK_INIT_DELAY=5")})
     status, told = waited(harbour, worse)
     assert status == 1
     assert "/ill: GET / answered 500" in told

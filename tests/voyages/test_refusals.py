@@ -177,14 +177,14 @@ def test_a_procfile_that_is_a_link(harbour: Harbour) -> None:
             {
                 **web(),
                 "Procfile": "web: PORT=28007 python3 server.py\n",
-                ".env": "HEALTHCHECK_INIT_DELAY=2\n",
+                ".env": "HEALTHCHECK_INIT_DELAY=5\n",
             },
             "the service listens on 28007",
         ),
-        ("ill", web("ill", ANSWER="500", HEALTHCHECK_INIT_DELAY="1"), "GET / answered 500"),
+        ("ill", web("ill", ANSWER="500", HEALTHCHECK_INIT_DELAY="5"), "GET / answered 500"),
         (
             "checked",
-            {**web("ill", ANSWER="404", HEALTHCHECK_INIT_DELAY="1"), "healthcheck": "/up\n"},
+            {**web("ill", ANSWER="404", HEALTHCHECK_INIT_DELAY="5"), "healthcheck": "/up\n"},
             "GET /up answered 404",
         ),
     ],
@@ -203,7 +203,7 @@ def test_a_service_that_ends_shows_its_last_words(harbour: Harbour) -> None:
 
 def test_the_same_commit_can_be_pushed_again(harbour: Harbour) -> None:
     """A commit that failed is built anew at the next push of it: its branch did not move."""
-    app = harbour.app(web("late", ANSWER="500", HEALTHCHECK_INIT_DELAY="1"), "again")
+    app = harbour.app(web("late", ANSWER="500", HEALTHCHECK_INIT_DELAY="5"), "again")
     for _ in range(2):
         said = refused(app, "again", "answered 500")
         assert any("Starting web" in line for line in said.remote)
